@@ -1,0 +1,245 @@
+"""The decorator `consumer`, and the frozen declaration that it leaves on a function or a class. No I/O."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from hyperbus.clock import Seconds
+from hyperbus.declaration.middleware import Middleware
+from hyperbus.declaration.retry_policy import Backoff
+from hyperbus.declaration.signature import Signature, read_signature
+from hyperbus.errors import DeclarationError, InvalidSettingError
+from hyperbus.event.data import EventData, type_of
+from hyperbus.event.routing import TypeFilter, check_name
+
+#: Where a declaration is kept on the function or class it belongs to.
+ATTRIBUTE = "__hyperbus_declaration__"
+#: Events in a batch at most, where the handler takes a list and says nothing else.
+DEFAULT_BATCH = 100
+#: The most that `concurrency` and `batch` may be.
+MOST_CONCURRENCY = 10_000
+MOST_BATCH = 10_000
+_ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
+
+Audience = Literal["group", "every_process"]
+AckWhen = Literal["handled", "received"]
+DecoratedT = TypeVar("DecoratedT", bound=Callable[..., Any])
+
+
+class Consumer:
+    """A consumer that has state. Give it a `handle(self, event)` or `handle(self, event, delivery)`.
+
+    `handle` is not declared here: an override that takes less would fail a type checker. The decorator checks it.
+    """
+
+    async def start(self) -> None:
+        """Prepare; called once a worker, before its first event."""
+
+    async def stop(self) -> None:
+        """Clean up; called once a worker, after its last event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a consumer is, once the decorator has checked it. See `consumer` for the meaning of each field."""
+
+    name: str
+    group: str
+    types: TypeFilter
+    data_types: Mapping[str, type[EventData]]
+    signature: Signature
+    concurrency: int
+    batch: int | None
+    linger: Seconds
+    retry: Backoff
+    start_from: str
+    audience: Audience
+    ack: AckWhen
+    middleware: tuple[Middleware, ...]
+    thread_limit: int
+    #: Where it was declared: "module.qualname".
+    place: str
+
+
+def consumer(
+    *,
+    group: str | None = None,
+    types: Iterable[str | type[EventData]] | None = None,
+    concurrency: int = 1,
+    batch: int | None = None,
+    linger: Seconds = 0.0,
+    retry: Backoff | None = None,
+    start_from: str = "first",
+    audience: Audience = "group",
+    ack: AckWhen = "handled",
+    middleware: Sequence[Middleware] = (),
+    thread_limit: int | None = None,
+) -> Callable[[DecoratedT], DecoratedT]:
+    """Declare a function, or a subclass of `Consumer`, to be a consumer.
+
+    Args:
+        group: the consumer group; by default the declaration's name in snake_case.
+        types: event types by name, glob (`*` matches dots too) or class; by default those of the annotation.
+        concurrency: how many deliveries (or batches) a worker handles at once.
+        batch: hand over lists of up to this many events; by default 100 where the handler takes a list.
+        linger: how long a batch may wait to fill up, in seconds.
+        retry: when a failed delivery is tried again; by default `Backoff()`.
+        start_from: where the group begins: "first" entry, "new" ones since the group was first declared, or an
+            entry id to begin after. Streams born later are always read from their first entry.
+        audience: "every_process" hands every event from now on to every process, without group, retry or promises.
+        ack: "received" acks before the handler runs: at most once. Not together with `retry`.
+        middleware: wraps every call of the handler; the first is the outermost.
+        thread_limit: threads for a handler that is a plain function; by default `concurrency`.
+
+    Raises:
+        DeclarationError: the declaration cannot work; the message says why.
+    """
+    outer = sys._getframe(1).f_locals  # noqa: SLF001 - annotations may name local classes
+    scope = dict(outer)
+
+    def decorate(decorated: DecoratedT) -> DecoratedT:
+        where = f"{decorated.__module__}.{decorated.__qualname__}"
+        signature = _signature(decorated, scope)
+        chosen = _check_types(where, types, signature)
+        try:
+            declaration = Declaration(
+                name=_snake_case(decorated.__name__),
+                group=check_name("group", group or _snake_case(decorated.__name__)),
+                types=TypeFilter(chosen),
+                data_types={type_of(data_type): data_type for data_type in _classes(types, signature)},
+                signature=signature,
+                concurrency=_within(where, "concurrency", concurrency, MOST_CONCURRENCY),
+                batch=_batch(where, batch, signature),
+                linger=_check_linger(where, linger),
+                retry=retry or Backoff(),
+                start_from=_check_start(where, start_from),
+                audience=audience,
+                ack=ack,
+                middleware=tuple(middleware),
+                thread_limit=_within(where, "thread_limit", thread_limit or min(concurrency, 64), MOST_CONCURRENCY),
+                place=where,
+            )
+        except InvalidSettingError as error:
+            raise DeclarationError(f"{where}: {error}") from error
+        _check_combination(declaration, has_retry=retry is not None)
+        setattr(decorated, ATTRIBUTE, declaration)
+        return decorated
+
+    return decorate
+
+
+def declaration_of(declared: object) -> Declaration:
+    """Return the declaration of a decorated function, class, or instance of such a class.
+
+    Raises:
+        DeclarationError: it was not decorated.
+    """
+    found = getattr(declared, ATTRIBUTE, None)
+    if isinstance(found, Declaration):
+        return found
+    raise DeclarationError(f"{declared!r} is not a consumer: decorate it with @consumer(...)")
+
+
+def check_declarations(declarations: Sequence[Declaration]) -> None:
+    """Check that declarations can run beside each other in one program.
+
+    Raises:
+        DeclarationError: one group is declared twice with types that overlap.
+    """
+    for index, first in enumerate(declarations):
+        for second in declarations[index + 1 :]:
+            same_group = first.group == second.group and first.audience == second.audience == "group"
+            if same_group and first.types.overlaps(second.types):
+                raise DeclarationError(
+                    f"{first.place} and {second.place} both serve group {first.group!r} with overlapping types; "
+                    f"each event would reach only one of the two: give one of them another group"
+                )
+
+
+def _signature(decorated: Callable[..., Any], scope: Mapping[str, Any]) -> Signature:
+    if not inspect.isclass(decorated):
+        return read_signature(decorated, method=False, scope=scope)
+    if not issubclass(decorated, Consumer):
+        raise DeclarationError(f"{decorated.__qualname__} has to be a subclass of hyperbus.Consumer")
+    handle = getattr(decorated, "handle", None)
+    if handle is None:
+        raise DeclarationError(f"{decorated.__qualname__} has no handle(self, event) method")
+    return read_signature(handle, method=True, scope=scope)
+
+
+def _classes(types: Iterable[str | type[EventData]] | None, signature: Signature) -> tuple[type[EventData], ...]:
+    named = tuple(entry for entry in types or () if not isinstance(entry, str))
+    return tuple(dict.fromkeys(signature.data_types + named))
+
+
+def _check_types(where: str, types: Iterable[str | type[EventData]] | None, signature: Signature) -> tuple[str, ...]:
+    annotated = tuple(type_of(data_type) for data_type in signature.data_types)
+    if types is None:
+        if not annotated:
+            raise DeclarationError(
+                f"{where} says nowhere which events it takes: annotate its event as Event[SomeData], or pass types=[...]"
+            )
+        return annotated
+    if isinstance(types, str):
+        raise DeclarationError(f"{where}: types= takes a list, such as types=[{types!r}]")
+    chosen = tuple(entry if isinstance(entry, str) else type_of(entry) for entry in types)
+    if not chosen:
+        raise DeclarationError(f"{where}: types=[] names no event; name at least one")
+    covered = TypeFilter(chosen)
+    missing = [name for name in annotated if not covered.matches(name)]
+    uncovered = [name for name in covered.patterns if annotated and name not in annotated]
+    if missing or uncovered:
+        raise DeclarationError(
+            f"{where}: its annotation takes {', '.join(annotated)} and types= says {', '.join(chosen)}; "
+            f"they have to agree, or leave one of them out"
+        )
+    return chosen
+
+
+def _batch(where: str, batch: int | None, signature: Signature) -> int | None:
+    if signature.batch:
+        return _within(where, "batch", DEFAULT_BATCH if batch is None else batch, MOST_BATCH)
+    if batch is not None:
+        raise DeclarationError(f"{where}: batch= needs a handler that takes list[Event] (or list[Event[SomeData]])")
+    return None
+
+
+def _within(where: str, name: str, value: int, most: int) -> int:
+    if not 1 <= value <= most:
+        raise DeclarationError(f"{where}: {name}={value} has to lie between 1 and {most}")
+    return value
+
+
+def _check_linger(where: str, linger: Seconds) -> Seconds:
+    if not 0 <= linger <= 60:  # noqa: PLR2004
+        raise DeclarationError(f"{where}: linger={linger} has to lie between 0 and 60 seconds")
+    return linger
+
+
+def _check_start(where: str, start_from: str) -> str:
+    if start_from in ("first", "new") or _ENTRY_ID.fullmatch(start_from):
+        return start_from
+    raise DeclarationError(f"{where}: start_from={start_from!r}: say 'first', 'new' or an entry id like '1700-0'")
+
+
+def _check_combination(declaration: Declaration, *, has_retry: bool) -> None:
+    where = declaration.place
+    if declaration.ack == "received" and has_retry:
+        raise DeclarationError(f"{where}: ack='received' forgets an event before it is handled; it cannot have retry=")
+    if declaration.audience not in ("group", "every_process"):
+        raise DeclarationError(f"{where}: audience={declaration.audience!r} has to be 'group' or 'every_process'")
+    if declaration.ack not in ("handled", "received"):
+        raise DeclarationError(f"{where}: ack={declaration.ack!r} has to be 'handled' or 'received'")
+    if declaration.audience == "every_process" and (has_retry or declaration.start_from != "first"):
+        raise DeclarationError(
+            f"{where}: audience='every_process' begins now and never retries; drop retry= and start_from="
+        )
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,0 +1,65 @@
+"""When to try again, and when to give up. Pure: what happened goes in, an outcome comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyperbus.clock import Seconds
+from hyperbus.declaration.outcome import ACKED, DeadLettered, Outcome, Reject, Retried, Retry
+from hyperbus.errors import DeclarationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with jitter.
+
+    Args:
+        initial: the wait after the first failure, in seconds.
+        factor: what each wait is multiplied by to give the next.
+        maximum: no wait is longer than this, in seconds.
+        tries: how many times a handler is tried in all; then the entry becomes a dead letter.
+        jitter: a wait is shortened by up to this share of itself, at random, so that failures that came
+            together do not come back together; 0 to 1.
+    """
+
+    initial: Seconds = 0.2
+    factor: float = 2.0
+    maximum: Seconds = 30.0
+    tries: int = 8
+    jitter: float = 0.25
+
+    def __post_init__(self) -> None:
+        fits = (
+            0 <= self.initial < float("inf")
+            and 1 <= self.factor < float("inf")
+            and self.initial <= self.maximum < float("inf")
+            and self.tries >= 1
+            and 0 <= self.jitter <= 1
+        )
+        if not fits:
+            raise DeclarationError(
+                f"{self} cannot be used: initial >= 0, factor >= 1, maximum >= initial, tries >= 1, "
+                f"jitter between 0 and 1"
+            )
+
+    def wait(self, tries: int, chance: float) -> Seconds:
+        """Return the wait after `tries` failures (1 or more); `chance` lies in [0, 1) and places it in the jitter."""
+        try:
+            full = self.initial * self.factor ** (tries - 1)
+        except OverflowError:
+            full = self.maximum
+        return min(full, self.maximum) * (1 - self.jitter * chance)
+
+
+def decide(error: BaseException | None, *, tries: int, policy: Backoff, chance: Callable[[], float]) -> Outcome:
+    """Return how a delivery ends, given what its handler raised and how often it has been tried, this time included."""
+    if error is None:
+        return ACKED
+    if isinstance(error, Reject):
+        return DeadLettered("rejected", error)
+    if tries >= policy.tries:
+        return DeadLettered("exhausted", error)
+    if isinstance(error, Retry) and error.after is not None:
+        return Retried(error.after, error)
+    return Retried(policy.wait(tries, chance()), error)

@@ -1,0 +1,96 @@
+"""What a handler's annotation says: which event types it takes, one event or a list, with or without delivery."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hyperbus.errors import DeclarationError
+from hyperbus.event.data import EventData, type_of
+from hyperbus.event.envelope import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a handler takes.
+
+    Attributes:
+        data_types: the classes named in the annotation; empty for bare `Event`, which takes any.
+        batch: it takes a list of events.
+        wants_delivery: it takes a second argument.
+        is_async: it is a coroutine function; a plain one runs in a thread.
+    """
+
+    data_types: tuple[type[EventData], ...]
+    batch: bool
+    wants_delivery: bool
+    is_async: bool
+
+
+def read_signature(handler: Callable[..., Any], *, method: bool, scope: Mapping[str, Any]) -> Signature:
+    """Read a handler's signature. `scope` holds names that its annotations may use besides its module's.
+
+    Raises:
+        DeclarationError: it takes something that the runtime would not give it.
+    """
+    name = handler.__qualname__
+    parameters = list(inspect.signature(handler).parameters.values())[1 if method else 0 :]
+    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if not parameters or len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004
+        raise DeclarationError(f"{name} has to take (event) or (event, delivery)")
+    hints = _hints(handler, scope)
+    data_types, batch = _read_annotation(name, hints.get(parameters[0].name, Event))
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return Signature(
+        data_types=data_types,
+        batch=batch,
+        wants_delivery=len(positional) > 1,
+        is_async=inspect.iscoroutinefunction(handler),
+    )
+
+
+def _hints(handler: Callable[..., Any], scope: Mapping[str, Any]) -> dict[str, Any]:
+    module = sys.modules.get(handler.__module__)
+    try:
+        return get_type_hints(handler, vars(module) if module else {}, dict(scope))
+    except NameError as error:
+        raise DeclarationError(
+            f"the annotation of {handler.__qualname__} cannot be read: {error}; import that name at run time "
+            f"(not under TYPE_CHECKING), or annotate the event as `Event` and pass types="
+        ) from error
+
+
+def _read_annotation(name: str, annotation: Any) -> tuple[tuple[type[EventData], ...], bool]:
+    batch = get_origin(annotation) is list or annotation is list
+    if batch:
+        annotation = (get_args(annotation) or (Event,))[0]
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    data_types: list[type[EventData]] = []
+    for member in members:
+        if member is Event or member is Any:
+            continue
+        if get_origin(member) is not Event:
+            raise DeclarationError(
+                f"{name} takes {member!r}; annotate its event as Event, Event[SomeData], "
+                f"Event[A] | Event[B], or list[...] of these"
+            )
+        (data_type,) = get_args(member)
+        data_types.extend(_data_types(name, data_type))
+    if data_types and len(data_types) < len(members):
+        raise DeclarationError(f"{name} takes both Event[...] and bare Event; bare Event already takes any")
+    return tuple(dict.fromkeys(data_types)), batch
+
+
+def _data_types(name: str, data_type: Any) -> list[type[EventData]]:
+    if data_type is Any or data_type is dict or get_origin(data_type) is dict:
+        return []
+    if get_origin(data_type) in (Union, types.UnionType):
+        return [found for member in get_args(data_type) for found in _data_types(name, member)]
+    if isinstance(data_type, type) and issubclass(data_type, EventData):
+        type_of(data_type)
+        return [data_type]
+    raise DeclarationError(f"{name} takes Event[{data_type!r}]; the data has to be an EventData with a type")

@@ -1,0 +1,112 @@
+"""Event ⇄ bytes, in one pass by msgspec. The entry's field name says which codec wrote it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from hyperbus.errors import DecodeError, EncodeError
+from hyperbus.event.envelope import Event
+
+
+class Codec(Protocol):
+    """One way to write events. Both methods are pure; neither blocks."""
+
+    #: The name that users choose it by.
+    name: str
+    #: The one field of an entry that this codec wrote.
+    field: bytes
+
+    def encode(self, event: Event[Any]) -> bytes:
+        """Write an event.
+
+        Raises:
+            EncodeError: its data holds something that the codec has no form for.
+        """
+        ...
+
+    def decoder(self, data_type: Any) -> Decoder:
+        """Return a reader of events whose data is a `data_type` (a struct class, `dict`, or `Any`)."""
+        ...
+
+
+class Decoder(Protocol):
+    """Reads the bytes of one codec into events of one data type."""
+
+    def decode(self, body: bytes) -> Event[Any]:
+        """Read an event.
+
+        Raises:
+            DecodeError: the bytes are not an event, or its data does not fit.
+        """
+        ...
+
+
+class _Decoder:
+    def __init__(self, decoder: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]) -> None:
+        self._decode = decoder.decode
+
+    def decode(self, body: bytes) -> Event[Any]:
+        try:
+            event: Event[Any] = self._decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"not an event: {error}") from error
+        return event
+
+
+class JsonCodec:
+    """JSON, the default: readable in redis-cli, and by any language."""
+
+    name = "json"
+    field = b"data"
+
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode
+
+    def encode(self, event: Event[Any]) -> bytes:
+        """Write an event as a JSON object in UTF-8."""
+        try:
+            return self._encode(event)
+        except _UNENCODABLE as error:
+            raise _cannot_encode(event, self.name, error) from error
+
+    def decoder(self, data_type: Any) -> Decoder:
+        """Return a reader of JSON events whose data is a `data_type`."""
+        return _Decoder(msgspec.json.Decoder(Event[data_type]))
+
+
+class MessagePackCodec:
+    """MessagePack: smaller and a little faster, and only for readers that know it."""
+
+    name = "msgpack"
+    field = b"msgpack"
+
+    def __init__(self) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def encode(self, event: Event[Any]) -> bytes:
+        """Write an event as a MessagePack map."""
+        try:
+            return self._encode(event)
+        except _UNENCODABLE as error:
+            raise _cannot_encode(event, self.name, error) from error
+
+    def decoder(self, data_type: Any) -> Decoder:
+        """Return a reader of MessagePack events whose data is a `data_type`."""
+        return _Decoder(msgspec.msgpack.Decoder(Event[data_type]))
+
+
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+def codecs() -> tuple[Codec, ...]:
+    """Return one of each codec that hyperbus can read; the first is the default for writing."""
+    return (JsonCodec(), MessagePackCodec())
+
+
+def _cannot_encode(event: Event[Any], codec: str, error: Exception) -> EncodeError:
+    return EncodeError(
+        f"{event.type} {event.id} cannot be written as {codec}: {error}; "
+        f"use types that msgspec supports (numbers, str, bytes, datetime, list, dict, Struct, ...)"
+    )

@@ -1,0 +1,117 @@
+"""Event data: the user's own structs. A subclass with `type=` is an event type and names a stream."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from hyperbus.errors import DeclarationError, DuplicateTypeError
+
+#: What an event type looks like: lower-case words joined by dots.
+TYPE_PATTERN = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
+
+
+def check_type(name: str) -> str:
+    """Return `name` if it can be an event type.
+
+    Raises:
+        DeclarationError: it cannot.
+    """
+    if not TYPE_PATTERN.fullmatch(name):
+        raise DeclarationError(
+            f"{name!r} cannot be an event type: use lower-case letters, digits and underscores, "
+            f"joined by dots, such as 'workflow.started'"
+        )
+    return name
+
+
+class EventDataMeta(msgspec.StructMeta):
+    """Reads `type=` from the class line; msgspec refuses class keywords that it does not know."""
+
+    event_type: str | None
+
+    def __new__(
+        mcs,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        type: str | None = None,  # noqa: A002 - the public keyword, fixed by the design
+        **options: Any,
+    ) -> EventDataMeta:
+        """Create the struct and remember its type; a class without `type=` is a base for others."""
+        cls = super().__new__(mcs, name, bases, namespace, **options)
+        cls.event_type = check_type(type) if type is not None else None
+        return cls
+
+
+class EventData(msgspec.Struct, metaclass=EventDataMeta):
+    """What an event says. Subclass it with `type=`; the fields are a `msgspec.Struct`'s.
+
+    class WorkflowStarted(EventData, type="workflow.started"):
+        contract: str
+        network: str = "testnet"
+    """
+
+    event_type: ClassVar[str | None]
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(cls, *, type: str | None = None, **options: Any) -> None: ...  # noqa: A002
+
+
+def type_of(data: object) -> str:
+    """Return the event type of a data object or class.
+
+    Raises:
+        DeclarationError: it has none.
+    """
+    event_type = getattr(data, "event_type", None)
+    if isinstance(event_type, str):
+        return event_type
+    name = data.__name__ if isinstance(data, type) else type(data).__name__
+    raise DeclarationError(f"{name} has no event type: write class {name}(EventData, type='...')")
+
+
+def event_types() -> dict[str, type[EventData]]:
+    """Return every event type that is defined in this process, by name.
+
+    The same module and class name defined again replaces the older class, as a reload does.
+
+    Raises:
+        DuplicateTypeError: two different classes claim one type.
+    """
+    try:
+        return _collect()
+    except DuplicateTypeError:
+        gc.collect()  # a class that nobody holds any more lives on until its reference cycle is broken
+        return _collect()
+
+
+def _collect() -> dict[str, type[EventData]]:
+    found: dict[str, type[EventData]] = {}
+    for cls in _subclasses(EventData):
+        if cls.event_type is None:
+            continue
+        other = found.get(cls.event_type)
+        if other is not None and _place(other) != _place(cls):
+            raise DuplicateTypeError(
+                f"two classes have the event type {cls.event_type!r}: {_place(other)} and {_place(cls)}; "
+                f"give one of them another type="
+            )
+        found[cls.event_type] = cls
+    return found
+
+
+def _subclasses(cls: type[EventData]) -> Iterator[type[EventData]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,117 @@
+"""Settings: what can be set outside the code. Command line first, then `HYPERBUS_*`, then `[tool.hyperbus]`."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperbus.errors import InvalidSettingError
+
+#: Where a bus keeps its events when no URL is given anywhere.
+DEFAULT_URL = "embedded://.hyperbus"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting, with its default. Durations are seconds, sizes bytes.
+
+    Attributes:
+        url: where the bus is; None means `DEFAULT_URL`, with a warning that names the folder.
+        prefix: the part of every stream key before the first colon.
+        codec: how events are written: "json" or "msgpack".
+        max_event_bytes: larger encoded events are refused.
+        publish_timeout: how long a publish may wait for room and for an answer.
+        publish_buffer: events that may wait in a publisher before the next one has to.
+        publish_buffer_bytes: the same, in bytes.
+        connect_timeout: how long connecting may take.
+        command_timeout: how long a server may take to answer a command.
+        prefetch: entries that a worker may hold, handled or not, before it stops reading.
+        prefetch_bytes: the same, in bytes.
+        heartbeat_ttl: how long a worker counts as alive after its last heartbeat; a heartbeat is sent every quarter.
+        scan_interval: how often the server is searched for streams that other programs made.
+        drain_timeout: how long a stopping worker may go on with what is in flight.
+        host: where HTTP and WebSocket servers listen.
+        http_port: port of `/metrics`, `/healthz`, `/readyz`; 0 takes a free one.
+        websocket_port: port of the WebSocket sink; 0 takes a free one.
+        websocket_token: clients have to show this token; "" asks for none.
+        websocket_origins: web origins that may connect, besides loopback ones; separated by commas.
+        database_url: where the database writer writes.
+        log_level: lowest level that is logged.
+    """
+
+    url: str | None = None
+    prefix: str = "events"
+    codec: str = "json"
+    max_event_bytes: int = 1024 * 1024
+    publish_timeout: float = 10.0
+    publish_buffer: int = 10_000
+    publish_buffer_bytes: int = 64 * 1024 * 1024
+    connect_timeout: float = 5.0
+    command_timeout: float = 5.0
+    prefetch: int = 1_000
+    prefetch_bytes: int = 16 * 1024 * 1024
+    heartbeat_ttl: float = 1.5
+    scan_interval: float = 10.0
+    drain_timeout: float = 10.0
+    host: str = "127.0.0.1"
+    http_port: int = 9464
+    websocket_port: int = 8765
+    websocket_token: str = ""
+    websocket_origins: str = ""
+    database_url: str = "sqlite:///hyperbus.db"
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that would make something unbounded or stand still."""
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            lowest = 0 if field.name.endswith("_port") else 1
+            if isinstance(value, int) and not lowest <= value <= 2**40:
+                raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} up")
+            if isinstance(value, float) and not 0 < value <= 86_400:  # noqa: PLR2004
+                raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most 86400 seconds")
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """Return the settings that hold here: `overrides` (the command line), then the environment, then pyproject.toml.
+
+    Values of None in `overrides` are not set.
+
+    Raises:
+        InvalidSettingError: one of them has an unknown name or a value that does not fit.
+    """
+    found: dict[str, Any] = {}
+    found |= _from_project(folder or Path.cwd())
+    found |= _from_environment(os.environ if environment is None else environment)
+    found |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return msgspec.convert(found, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidSettingError(f"a setting cannot be used: {error} (see docs/settings.md)") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    names = Settings.__struct_fields__
+    return {name: environment[key] for name in names if (key := f"HYPERBUS_{name.upper()}") in environment}
+
+
+def _from_project(folder: Path) -> dict[str, Any]:
+    for place in (folder, *folder.parents):
+        project = place / "pyproject.toml"
+        if project.is_file():
+            try:
+                content = tomllib.loads(project.read_text())
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise InvalidSettingError(f"{project} cannot be read: {error}") from error
+            table: dict[str, Any] = content.get("tool", {}).get("hyperbus", {})
+            return table
+    return {}

@@ -1,0 +1,176 @@
+"""What the bus announces while it works, and who hears it. Metrics, logs and tests are all listeners.
+
+A signal is announced once a batch, never once an event. Listeners are called on the event loop and must
+not block; one that raises is logged and called again next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from hyperbus.clock import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Entries were appended. `counts` by event type; `seconds` from the oldest one's encoding to the answer."""
+
+    counts: dict[str, int]
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class PublishErred:
+    """Events could not be appended, or it is not known whether they were. `error` is the error's type name."""
+
+    count: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """Deliveries went through a handler, or were found undecodable.
+
+    `event_type` is shared by all of them. `handler_seconds` has one item a handler call, `latencies` (from the
+    event's timestamp to the end of its handling) one a delivery that was acked.
+    """
+
+    group: str
+    event_type: str
+    acked: int
+    retried: int
+    dead_lettered: int
+    handler_seconds: Sequence[Seconds]
+    latencies: Sequence[Seconds]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The server took acks for this many entries of a group."""
+
+    group: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """A delivery failed and waits for its next try."""
+
+    group: str
+    stream: str
+    entry_id: str
+    tries: int
+    after: Seconds
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryDeadLettered:
+    """An entry became a dead letter of a group."""
+
+    group: str
+    stream: str
+    entry_id: str
+    reason: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Pending entries of a dead consumer were taken over."""
+
+    group: str
+    stream: str
+    count: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Entries that were delivered to this worker without its knowing were found again."""
+
+    group: str
+    stream: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsFound:
+    """A group now also reads these streams."""
+
+    group: str
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRebuilt:
+    """A group that the server had lost was created again, after `entry_id`."""
+
+    group: str
+    stream: str
+    entry_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged:
+    """The server was lost, or found again, by a part of the process."""
+
+    part: str
+    connected: bool
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChanged:
+    """A worker reached a new state."""
+
+    group: str
+    consumer: str
+    state: Literal["started", "draining", "stopped"]
+
+
+Signal = (
+    Published
+    | PublishErred
+    | Handled
+    | Acknowledged
+    | RetryScheduled
+    | EntryDeadLettered
+    | Claimed
+    | Recovered
+    | StreamsFound
+    | GroupRebuilt
+    | ConnectionChanged
+    | WorkerChanged
+)
+#: Anything that wants to hear signals.
+Listener = Callable[[Signal], None]
+
+
+class Announcer:
+    """Tells every listener of a signal; a listener that raises harms nobody but itself."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = list(listeners)
+        self._log = structlog.get_logger("hyperbus.signals")
+
+    def add(self, listener: Listener) -> None:
+        """Let `listener` hear every signal from now on."""
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Stop telling `listener`."""
+        self._listeners.remove(listener)
+
+    def announce(self, signal: Signal) -> None:
+        """Tell every listener."""
+        for listener in self._listeners:
+            try:
+                listener(signal)
+            except Exception as error:  # noqa: BLE001 - a listener is a user's code
+                self._log.error("listener failed", listener=repr(listener), error=repr(error))
