@@ -40,6 +40,11 @@ def type_in(prefix: str, stream: str) -> str | None:
     return event_type
 
 
+def births_key(prefix: str) -> str:
+    """Return the key of the stream that holds one entry for each stream that hyperbus ever published into."""
+    return f"hyperbus:{prefix}:births"
+
+
 class TypeFilter:
     """Which event types a list of names and globs covers. In a glob, `*` matches any run of characters, dots too."""
 

@@ -1,0 +1,371 @@
+"""The bus: a thin facade that joins its neighbours. Nothing below knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import msgspec
+import structlog
+
+from hyperbus.clock import Clock, Seconds, SystemClock
+from hyperbus.declaration.consumer import check_declarations, declaration_of
+from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError
+from hyperbus.event.codec import codecs
+from hyperbus.event.data import EventData, event_types
+from hyperbus.event.envelope import Event, Publishable
+from hyperbus.event.routing import check_name
+from hyperbus.publisher import STREAM_DIRECTORY, LocalHandler, LocalHandlers, Publisher
+from hyperbus.runtime.consuming import consume_events, read_events
+from hyperbus.runtime.heartbeat import Heartbeat
+from hyperbus.runtime.stream_finder import StreamFinder
+from hyperbus.runtime.worker import Surroundings, Worker
+from hyperbus.settings import DEFAULT_URL, Settings, load_settings
+from hyperbus.signals import Announcer, Listener
+from hyperbus.transport import Transport
+from hyperbus.transports.connect import connect
+
+DataT = TypeVar("DataT", bound=EventData)
+
+
+class Bus:
+    """Publishes events and runs consumers. Use it as `async with Bus(...) as bus`.
+
+    Args:
+        url: where the events are kept: `redis://`, `rediss://`, `unix://`, `embedded://DIR` or `memory://`. By default
+            `$HYPERBUS_URL`, else an embedded server in the folder `.hyperbus`.
+        source_agent: the `source_agent` of events that do not have one.
+        prefix: the part of every stream key before the first colon.
+        transport: a transport of your own, instead of a URL.
+        fallback: "memory" carries on in memory, loudly, when the server cannot be reached at the start.
+        listeners: called with every signal (`hyperbus.signals`).
+        settings: settings that were loaded already; by default the environment's and pyproject.toml's.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        source_agent: str | None = None,
+        prefix: str | None = None,
+        transport: Transport | None = None,
+        fallback: Literal["memory"] | None = None,
+        listeners: Sequence[Listener] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        self._settings = settings or load_settings()
+        self._prefix = check_name("prefix", prefix or self._settings.prefix)
+        self._source_agent = source_agent
+        self._url = url or self._settings.url
+        self._transport = transport
+        if fallback not in (None, "memory"):
+            raise InvalidSettingError(f"fallback={fallback!r} has to be None or 'memory'")
+        self._fallback = fallback
+        self._announcer = Announcer(listeners)
+        self._clock: Clock = SystemClock()
+        self._local = LocalHandlers()
+        self._stack = AsyncExitStack()
+        self._publisher: Publisher | None = None
+        self._surroundings: Surroundings | None = None
+        self._surroundings_lock = asyncio.Lock()
+        self._log = structlog.get_logger("hyperbus")
+
+    # -- opening and closing
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BusUnavailable, AuthenticationError, UnsupportedServerError: the server cannot be used.
+            DuplicateTypeError: two event classes claim one type.
+        """
+        event_types()
+        self._transport = await self._open_transport()
+        try:
+            self._stack.push_async_callback(self._transport.close)
+            self._publisher = self._new_publisher(self._transport)
+            await self._publisher.start()
+            self._stack.push_async_callback(self._publisher.stop)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what still waits, and close."""
+        await self._stack.aclose()
+
+    @property
+    def transport(self) -> Transport:
+        """Where the events are kept; once the bus is open."""
+        if self._transport is None:
+            raise BusUnavailable("the bus is not open; use it inside `async with Bus(...)`")
+        return self._transport
+
+    @property
+    def prefix(self) -> str:
+        """The part of every stream key before the first colon."""
+        return self._prefix
+
+    # -- the way in
+
+    async def publish(
+        self,
+        what: Publishable,
+        *,
+        workflow_id: str | None = None,
+        correlation_id: str | None = None,
+        source_agent: str | None = None,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - it is kept by the publisher, for many at once
+    ) -> str:
+        """Store one event; return its entry id. Waits for room and for the answer, `timeout` seconds at most.
+
+        What is given here wins over what the event has.
+
+        Raises:
+            EncodeError, EventTooLargeError: it cannot be published; nothing was sent.
+            BusUnavailable: it was not sent.
+            PublishUncertain: it was sent, and no answer came: it may be stored or not.
+            PublishRefusedError: the server said no.
+        """
+        event = self._complete(what, workflow_id, correlation_id, source_agent)
+        entry_id = await self._open_publisher().publish(event, timeout=timeout)
+        if self._local:
+            await self._local.call(event)
+        return entry_id
+
+    async def publish_many(self, events: Sequence[Publishable], *, timeout: Seconds | None = None) -> list[str]:  # noqa: ASYNC109
+        """Store many events, in order; return their entry ids, in order. One round trip for every 500.
+
+        Each is judged by itself: one that cannot be encoded does not hold back the others.
+
+        Raises:
+            PublishFailed: some were not stored, or it is not known; its `results` say which.
+            BusUnavailable: none was sent.
+        """
+        complete = [self._complete(what, None, None, None) for what in events]
+        ids = await self._open_publisher().publish_many(complete, timeout=timeout)
+        if self._local:
+            for event in complete:
+                await self._local.call(event)
+        return ids
+
+    def on_publish(self, pattern: str, handler: LocalHandler) -> None:
+        """Call `handler` in this process after each event whose type matches `pattern` was stored by this bus."""
+        self._local.add(pattern, handler)
+
+    # -- the way out
+
+    async def run(self, *consumers: object) -> None:
+        """Run consumers until SIGTERM, SIGINT or cancellation, then drain. A second signal stops at once."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+
+        def stop() -> None:
+            if stopped.is_set() and task is not None:
+                task.cancel()
+            stopped.set()
+
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+        try:
+            async with self.running(*consumers):
+                await stopped.wait()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    @asynccontextmanager
+    async def running(self, *consumers: object) -> AsyncGenerator[None]:
+        """Run consumers beside other code, which begins once every one of them is ready; takes no signals.
+
+        Raises:
+            DeclarationError: they cannot run beside each other.
+            HyperbusError: one could not start, or failed.
+        """
+        check_declarations([declaration_of(consumer) for consumer in consumers])
+        around = await self._open_surroundings()
+        workers = [Worker(consumer, around) for consumer in consumers]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for worker in workers:
+                    tasks.create_task(worker.run(), name=f"hyperbus worker {worker.declaration.name}")
+                for worker in workers:
+                    await worker.ready.wait()
+                try:
+                    yield
+                finally:
+                    for worker in workers:
+                        worker.stop()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+    @overload
+    def consume(
+        self, first: type[DataT], /, *others: type[DataT], group: str, start_from: str = "first"
+    ) -> AsyncIterator[Event[DataT]]: ...
+    @overload
+    def consume(
+        self, first: str | type[EventData], /, *others: str | type[EventData], group: str, start_from: str = "first"
+    ) -> AsyncIterator[Event[Any]]: ...
+    def consume(self, *types: Any, group: str, start_from: str = "first") -> AsyncIterator[Event[Any]]:
+        """Iterate over events of a group, one at a time. An event is acked when the loop comes back for more.
+
+        Leaving the loop hands the event in hand back to the group. `types` are names, globs or classes.
+        """
+        return consume_events(self._open_surroundings, types, group=group, start_from=start_from)
+
+    @overload
+    def read(
+        self, first: type[DataT], /, *others: type[DataT], after: str | None = None
+    ) -> AsyncIterator[Event[DataT]]: ...
+    @overload
+    def read(
+        self, first: str | type[EventData], /, *others: str | type[EventData], after: str | None = None
+    ) -> AsyncIterator[Event[Any]]: ...
+    def read(self, *types: Any, after: str | None = None) -> AsyncIterator[Event[Any]]:
+        """Iterate over history, and then over what comes, without a group and without acks.
+
+        Args:
+            types: names, globs or classes.
+            after: an entry id to begin after; by default from the first entry. Within a stream events are in
+                order; across streams they are as they arrive.
+        """
+        return read_events(self._open_surroundings, types, after=after)
+
+    # -- inside
+
+    def _complete(
+        self, what: Publishable, workflow_id: str | None, correlation_id: str | None, source_agent: str | None
+    ) -> Event[Any]:
+        if not isinstance(what, Event):
+            return Event(
+                data=what,
+                workflow_id=workflow_id,
+                correlation_id=correlation_id,
+                source_agent=source_agent or self._source_agent,
+            )
+        changes: dict[str, str] = {}
+        if workflow_id is not None:
+            changes["workflow_id"] = workflow_id
+        if correlation_id is not None:
+            changes["correlation_id"] = correlation_id
+        if source_agent is not None:
+            changes["source_agent"] = source_agent
+        elif what.source_agent is None and self._source_agent is not None:
+            changes["source_agent"] = self._source_agent
+        return msgspec.structs.replace(what, **changes) if changes else what
+
+    def _open_publisher(self) -> Publisher:
+        if self._publisher is None:
+            raise BusUnavailable("the bus is not open; publish inside `async with Bus(...)`")
+        return self._publisher
+
+    def _new_publisher(self, transport: Transport) -> Publisher:
+        chosen = {codec.name: codec for codec in codecs()}
+        if self._settings.codec not in chosen:
+            raise InvalidSettingError(f"codec={self._settings.codec!r} has to be one of {', '.join(chosen)}")
+        return Publisher(
+            transport,
+            self._announcer,
+            self._clock,
+            codec=chosen[self._settings.codec],
+            prefix=self._prefix,
+            max_event_bytes=self._settings.max_event_bytes,
+            timeout=self._settings.publish_timeout,
+            buffer=self._settings.publish_buffer,
+            buffer_bytes=self._settings.publish_buffer_bytes,
+        )
+
+    async def _open_transport(self) -> Transport:
+        transport = self._transport or self._connect(self._url or self._default_url())
+        try:
+            await transport.open()
+        except BusUnavailable as error:
+            if self._fallback is None:
+                raise
+            self._log.warning("the server cannot be reached: going on in memory, nothing is kept", error=str(error))
+            transport = self._connect("memory://")
+            await transport.open()
+        return transport
+
+    def _connect(self, url: str) -> Transport:
+        return connect(
+            url,
+            prefix=self._prefix,
+            connect_timeout=self._settings.connect_timeout,
+            command_timeout=self._settings.command_timeout,
+        )
+
+    def _default_url(self) -> str:
+        folder = Path(DEFAULT_URL.removeprefix("embedded://")).absolute()
+        self._log.warning("no url given: using an embedded server; set HYPERBUS_URL to choose", folder=str(folder))
+        return DEFAULT_URL
+
+    async def _open_surroundings(self) -> Surroundings:
+        """Return what workers share; made at the first use, closed with the bus."""
+        async with self._surroundings_lock:
+            if self._surroundings is None:
+                self._surroundings = await self._new_surroundings()
+        return self._surroundings
+
+    async def _new_surroundings(self) -> Surroundings:
+        transport, settings = self.transport, self._settings
+        heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
+        finder = StreamFinder(
+            transport,
+            self._clock,
+            prefix=self._prefix,
+            directory=STREAM_DIRECTORY,
+            scan_interval=settings.scan_interval,
+        )
+        looking = asyncio.create_task(finder.run(), name="hyperbus stream finder")
+        self._stack.push_async_callback(heartbeat.stop)
+        self._stack.push_async_callback(_end, looking)
+        loops: dict[Worker, asyncio.Task[None]] = {}
+        self._stack.push_async_callback(_end_loops, loops)
+        return Surroundings(
+            loops=loops,
+            transport=transport,
+            heartbeat=heartbeat,
+            finder=finder,
+            announcer=self._announcer,
+            clock=self._clock,
+            codecs=codecs(),
+            data_types=event_types(),
+            publish=self.publish,
+            prefix=self._prefix,
+            prefetch=settings.prefetch,
+            prefetch_bytes=settings.prefetch_bytes,
+            heartbeat_ttl=settings.heartbeat_ttl,
+            drain_timeout=settings.drain_timeout,
+        )
+
+
+async def _end_loops(loops: dict[Worker, asyncio.Task[None]]) -> None:
+    for worker in loops:
+        worker.stop(drain_timeout=0)
+    if loops:
+        await asyncio.wait(tuple(loops.values()))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that says most: hyperbus's own before others, the first before later ones."""
+    errors = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
+    ours = [error for error in errors if isinstance(error, HyperbusError)]
+    return (ours or errors)[0]

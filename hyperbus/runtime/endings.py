@@ -1,0 +1,117 @@
+"""Where deliveries go when they have ended: three sets of promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hyperbus.clock import Seconds
+from hyperbus.declaration.outcome import DeadLettered, Retried
+from hyperbus.errors import BusUnavailable
+from hyperbus.runtime.inbox import Inbox, Received
+from hyperbus.transport import Streams
+
+#: Makes an entry a dead letter: the entry, the reason, the error.
+Bury = Callable[[Received, str, BaseException | None], None]
+
+
+class Endings(Protocol):
+    """What the executor tells of each delivery."""
+
+    async def before(self, received: Sequence[Received]) -> None:
+        """Prepare: the handler is about to run. Called only where acks come first."""
+
+    def acked(self, received: Received) -> None:
+        """Take a delivery that is done."""
+
+    def retried(self, received: Received, outcome: Retried, /) -> None:
+        """Take a delivery that is to be tried again."""
+
+    def dead_lettered(self, received: Received, outcome: DeadLettered, /) -> None:
+        """Take a delivery that is given up."""
+
+
+class GroupEndings:
+    """At least once: acked when the handler is done."""
+
+    def __init__(
+        self, ack: Callable[[str, bytes], None], retry: Callable[[Received, Seconds], None], bury: Bury
+    ) -> None:
+        self._ack = ack
+        self._retry = retry
+        self._bury = bury
+
+    async def before(self, received: Sequence[Received]) -> None:
+        """Do nothing: the ack comes last."""
+
+    def acked(self, received: Received) -> None:
+        """Ack it."""
+        self._ack(received.stream, received.entry.id)
+
+    def retried(self, received: Received, outcome: Retried) -> None:
+        """Let it wait for its next try."""
+        self._retry(received, outcome.after)
+
+    def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
+        """Make it a dead letter."""
+        self._bury(received, outcome.reason, outcome.error)
+
+
+class AckFirstEndings:
+    """At most once: acked before the handler begins."""
+
+    def __init__(self, streams: Streams, group: str, inbox: Inbox, bury: Bury) -> None:
+        self._streams = streams
+        self._group = group
+        self._inbox = inbox
+        self._bury = bury
+
+    async def before(self, received: Sequence[Received]) -> None:
+        """Ack, and wait until the server has it."""
+        by_stream: dict[str, list[bytes]] = {}
+        for item in received:
+            by_stream.setdefault(item.stream, []).append(item.entry.id)
+        acks = [(stream, self._group, ids) for stream, ids in by_stream.items()]
+        pause = 0.05
+        while True:
+            try:
+                await self._streams.ack(acks)
+                return
+            except BusUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def acked(self, received: Received) -> None:
+        """Let go of it."""
+        self._inbox.let_go(received.stream, [received.entry.id])
+
+    def retried(self, received: Received, _outcome: Retried, /) -> None:
+        """Let go of it: it is acked, and never tried again."""
+        self._inbox.let_go(received.stream, [received.entry.id])
+
+    def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
+        """Make it a dead letter: it never reached its handler."""
+        self._bury(received, outcome.reason, outcome.error)
+
+
+class CursorEndings:
+    """No promises: seen is done."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    async def before(self, received: Sequence[Received]) -> None:
+        """Do nothing: there is no ack."""
+
+    def acked(self, received: Received) -> None:
+        """Let go of it."""
+        self._inbox.let_go(received.stream, [received.entry.id])
+
+    def retried(self, received: Received, _outcome: Retried, /) -> None:
+        """Let go of it."""
+        self._inbox.let_go(received.stream, [received.entry.id])
+
+    def dead_lettered(self, received: Received, _outcome: DeadLettered, /) -> None:
+        """Let go of it."""
+        self._inbox.let_go(received.stream, [received.entry.id])

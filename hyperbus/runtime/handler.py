@@ -1,0 +1,35 @@
+"""The user's handler in the one shape that the runtime calls: (event, delivery), awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from hyperbus.declaration.consumer import Consumer, Declaration
+from hyperbus.declaration.middleware import Handle
+
+
+def handler_threads(declaration: Declaration) -> ThreadPoolExecutor | None:
+    """Return the threads that a handler which is a plain function runs in; None for a coroutine function."""
+    if declaration.signature.is_async:
+        return None
+    return ThreadPoolExecutor(declaration.thread_limit, thread_name_prefix=f"hyperbus {declaration.name}")
+
+
+def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecutor | None) -> Handle:
+    """Return the handler of a decorated function, or of an instance of a decorated class."""
+    # `handle` is looked up by name: `Consumer` does not declare it, so that an override may take less
+    call: Callable[..., Any] = getattr(target, "handle") if isinstance(target, Consumer) else target  # noqa: B009
+    wants_delivery = declaration.signature.wants_delivery
+    if threads is None:
+        return call if wants_delivery else lambda event, _delivery: call(event)
+
+    async def in_thread(event: Any, delivery: Any) -> Any:
+        arguments = (event, delivery) if wants_delivery else (event,)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(call, *arguments))
+
+    return in_thread

@@ -1,0 +1,100 @@
+"""Tells everyone that this process's workers live, from a thread of its own.
+
+A handler that blocks the event loop, or runs for hours, does not make its worker look dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from hyperbus.clock import Seconds
+from hyperbus.errors import HyperbusError
+from hyperbus.transport import Records, Transport
+
+#: Heartbeats in the time that a worker counts as alive.
+BEATS = 4
+
+
+def heartbeat_name(consumer: str) -> str:
+    """Return the name of the record that says that a consumer's worker lives."""
+    return f"worker:{consumer}"
+
+
+class Heartbeat:
+    """Keeps a record alive for each worker of this process.
+
+    A record is renewed, which a full server still allows, and stored again when it has gone. The thread has its
+    own event loop and its own connection, and ends with the bus.
+    """
+
+    def __init__(self, records: Records, separate: Callable[[], Transport], ttl: Seconds) -> None:
+        self._records = records
+        self._separate = separate
+        self._ttl = ttl
+        self._names: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def add(self, consumer: str, about: bytes) -> None:
+        """Let a worker count as alive from now on; `about` says who it is, for people.
+
+        Raises:
+            BusUnavailable: the server cannot be reached.
+        """
+        await self._records.put(heartbeat_name(consumer), about, ttl=self._ttl)
+        with self._lock:
+            self._names[consumer] = about
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="hyperbus heartbeat", daemon=True)
+            self._thread.start()
+
+    async def remove(self, consumer: str) -> None:
+        """Let a worker count as gone at once."""
+        with self._lock:
+            self._names.pop(consumer, None)
+        with suppress(HyperbusError):  # failing leaves it to end by itself
+            await self._records.delete([heartbeat_name(consumer)])
+
+    async def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    def _run(self) -> None:
+        asyncio.run(self._beat())
+
+    async def _beat(self) -> None:
+        transport = self._separate()
+        pause = self._ttl / BEATS
+        opened = False
+        try:
+            while not await asyncio.to_thread(self._stopping.wait, pause):
+                with self._lock:
+                    names = dict(self._names)
+                try:
+                    if not opened:
+                        await transport.open()
+                        opened = True
+                    await self._renew(transport.records, names)
+                except HyperbusError:
+                    continue  # the workers notice an outage themselves; the next beat tries again
+        finally:
+            await transport.close()
+
+    async def _renew(self, records: Records, names: dict[str, bytes]) -> None:
+        if not names:
+            return
+        alive = await records.renew([heartbeat_name(name) for name in names], ttl=self._ttl)
+        for (name, about), is_alive in zip(names.items(), alive, strict=True):
+            if is_alive:
+                continue
+            with self._lock:
+                removed = name not in self._names
+            if not removed:
+                await records.put(heartbeat_name(name), about, ttl=self._ttl)

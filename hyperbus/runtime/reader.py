@@ -1,0 +1,261 @@
+"""Reads new entries of a group into the inbox, on a connection of its own, and finds again what a broken read hid."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
+from hyperbus.runtime.inbox import READ_COUNT, Inbox, Received, size_of
+from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
+from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
+
+#: How long a read waits for something new before it is asked again.
+BLOCK: Seconds = 2.0
+#: How long a stream that cannot be read is left alone.
+SHUN: Seconds = 30.0
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+
+
+class GroupReader:
+    """Reads for one consumer of a group.
+
+    1. Waits for room in the inbox, then for entries; one read covers every stream of the group.
+    2. After any read that may have been answered unheard, asks for what this consumer holds pending.
+    3. Creates a group again that the server has lost.
+    4. Leaves alone, for a while, a stream that is no stream.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        streams: Streams,
+        inbox: Inbox,
+        announcer: Announcer,
+        clock: Clock,
+        *,
+        group: str,
+        consumer: str,
+        type_in: Callable[[str], str],
+    ) -> None:
+        self._reader = reader
+        self._streams = streams
+        self._inbox = inbox
+        self._announcer = announcer
+        self._clock = clock
+        self._group = group
+        self._consumer = consumer
+        self._type_in = type_in
+        self._names: tuple[str, ...] = ()
+        self._shunned: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self._ambiguous = False
+        self._lost = False
+        self._stopping = False
+
+    async def add_streams(self, names: Iterable[str]) -> None:
+        """Read these streams too, from now on; their groups exist."""
+        self._names = tuple(dict.fromkeys((*self._names, *names)))
+        self._changed.set()
+        await self._reader.wake()
+
+    async def stop(self) -> None:
+        """Let `run` end; a read that is under way is taken in first."""
+        self._stopping = True
+        self._changed.set()
+        await self._reader.wake()
+
+    async def run(self) -> None:
+        """Read until stopped."""
+        pause = _FIRST_PAUSE
+        while not self._stopping:
+            try:
+                await self._read_once()
+            except BusUnavailable as error:
+                self._ambiguous = True
+                self._announce_connection(lost=True, error=str(error))
+            except GroupNotFoundError:
+                await self._rebuild()
+            except ServerError:
+                await self._shun()
+            else:
+                pause = _FIRST_PAUSE
+                self._announce_connection(lost=False)
+                continue
+            await self._pause(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _read_once(self) -> None:
+        if self._ambiguous:
+            await self._recover()
+        names = self._readable()
+        if not names:
+            self._changed.clear()
+            if not self._stopping:
+                await self._pause(BLOCK)
+            return
+        room = await self._inbox.wait_for_room()
+        if self._stopping:
+            return
+        read = await self._reader.read_group(self._group, self._consumer, names, count=room, block=BLOCK)
+        for stream, entries in read:
+            self._take_in(stream, entries)
+
+    def _take_in(self, stream: str, entries: Iterable[Entry]) -> None:
+        event_type = self._type_in(stream)
+        now = self._clock.now()
+        self._inbox.put([Received(stream, event_type, entry, 1, now, size_of(entry)) for entry in entries])
+
+    async def _recover(self) -> None:
+        """Take in what is pending with this consumer and not held by it: a read delivered it and broke off."""
+        for stream in self._readable():
+            after = FIRST_ID
+            while True:
+                await self._inbox.wait_for_room()
+                pending = await self._streams.pending(
+                    stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
+                )
+                if any(not self._inbox.holds(stream, entry.id) for entry in pending):
+                    counts = {entry.id: entry.delivery_count for entry in pending}
+                    await self._recover_page(stream, after, counts)
+                if len(pending) < READ_COUNT:
+                    break
+                after = pending[-1].id
+        self._ambiguous = False
+
+    async def _recover_page(self, stream: str, after: bytes, counts: dict[bytes, int]) -> None:
+        entries = await self._reader.read_pending(self._group, self._consumer, stream, after=after, count=len(counts))
+        unknown = [entry for entry in entries if not self._inbox.holds(stream, entry.id)]
+        deleted = [entry.id for entry in unknown if not entry.fields]
+        if deleted:
+            await self._streams.ack([(stream, self._group, deleted)])
+        found = [entry for entry in unknown if entry.fields]
+        now = self._clock.now()
+        event_type = self._type_in(stream)
+        self._inbox.put(
+            Received(stream, event_type, entry, counts.get(entry.id, 1), now, size_of(entry)) for entry in found
+        )
+        if found:
+            self._announcer.announce(Recovered(self._group, stream, len(found)))
+
+    async def _rebuild(self) -> None:
+        """Create the group again where it is missing: after the first id, since nothing tells what was done."""
+        names = self._readable()
+        try:
+            created = await self._streams.create_groups([(name, self._group, FIRST_ID) for name in names])
+        except HyperbusError:
+            return  # the next read fails as well, and says why
+        for name, is_new in zip(names, created, strict=True):
+            if is_new:
+                self._announcer.announce(GroupRebuilt(self._group, name, FIRST_ID.decode()))
+
+    async def _shun(self) -> None:
+        """Find the streams that the server refuses to read, and leave them alone for a while."""
+        until = self._clock.monotonic() + SHUN
+        for name in self._readable():
+            try:
+                await self._streams.info([name])
+            except BusUnavailable:
+                return
+            except ServerError as error:
+                self._shunned[name] = until
+                self._announcer.announce(
+                    ConnectionChanged(f"stream {name}", connected=False, error=f"left alone for {SHUN:.0f} s: {error}")
+                )
+
+    def _readable(self) -> tuple[str, ...]:
+        if self._shunned:
+            now = self._clock.monotonic()
+            self._shunned = {name: until for name, until in self._shunned.items() if until > now}
+            return tuple(name for name in self._names if name not in self._shunned)
+        return self._names
+
+    async def _pause(self, seconds: Seconds) -> None:
+        """Wait, but not while something has changed or the worker stops."""
+        self._changed.clear()
+        if self._stopping:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _announce_connection(self, *, lost: bool, error: str = "") -> None:
+        if lost != self._lost:
+            self._lost = lost
+            self._announcer.announce(ConnectionChanged(f"reader of {self._group}", connected=not lost, error=error))
+
+
+class CursorReader:
+    """Reads for a consumer whose every process sees every event: a position in each stream, and no group.
+
+    It begins after what each stream holds at the start; a stream born later is read from its first entry.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        inbox: Inbox,
+        announcer: Announcer,
+        clock: Clock,
+        *,
+        name: str,
+        type_in: Callable[[str], str],
+    ) -> None:
+        self._reader = reader
+        self._inbox = inbox
+        self._announcer = announcer
+        self._clock = clock
+        self._name = name
+        self._type_in = type_in
+        self._positions: dict[str, bytes] = {}
+        self._changed = asyncio.Event()
+        self._lost = False
+        self._stopping = False
+
+    async def add_streams(self, positions: dict[str, bytes]) -> None:
+        """Read these streams too, after these ids."""
+        self._positions = {**positions, **self._positions}
+        self._changed.set()
+        await self._reader.wake()
+
+    async def stop(self) -> None:
+        """Let `run` end."""
+        self._stopping = True
+        self._changed.set()
+        await self._reader.wake()
+
+    async def run(self) -> None:
+        """Read until stopped."""
+        pause = _FIRST_PAUSE
+        while not self._stopping:
+            if not self._positions:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            room = await self._inbox.wait_for_room()
+            try:
+                read = await self._reader.read(self._positions, count=room, block=BLOCK)
+            except HyperbusError as error:
+                self._announce_connection(lost=True, error=str(error))
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            self._announce_connection(lost=False)
+            for stream, entries in read:
+                self._take_in(stream, entries)
+
+    def _take_in(self, stream: str, entries: list[Entry]) -> None:
+        self._positions[stream] = entries[-1].id
+        event_type = self._type_in(stream)
+        now = self._clock.now()
+        self._inbox.put([Received(stream, event_type, entry, 1, now, size_of(entry)) for entry in entries])
+
+    def _announce_connection(self, *, lost: bool, error: str = "") -> None:
+        if lost != self._lost:
+            self._lost = lost
+            self._announcer.announce(ConnectionChanged(f"reader of {self._name}", connected=not lost, error=error))

@@ -1,0 +1,134 @@
+"""Takes over what dead workers of a group left pending. Never from a worker that lives, however long it takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, HyperbusError
+from hyperbus.runtime.inbox import Inbox, Received, size_of
+from hyperbus.signals import Announcer, Claimed
+from hyperbus.transport import FIRST_ID, Streams
+
+#: How often a group is looked over, before jitter.
+SWEEP: Seconds = 0.4
+#: How long the right to look a group over is kept without being used.
+LEASE: Seconds = 1.0
+#: Entries that are claimed in one round trip, at most; more would hold the server too long.
+PAGE = 100
+#: Deliveries up to which an entry is not suspected: its first, and the one after its first worker died.
+INNOCENT = 2
+
+
+class Right(Protocol):
+    """The right to look a group over; see `lease.Lease`."""
+
+    async def hold(self) -> bool:
+        """Take or keep it; tell whether it is held."""
+        ...
+
+    async def let_go(self) -> None:
+        """Give it up."""
+        ...
+
+
+class Reclaimer:
+    """Looks over one group.
+
+    1. Holds the group's lease while it has room, so that one worker sweeps and not all of them.
+    2. A consumer with pending entries and no heartbeat is dead. Nobody is dead before this worker has seen the
+       server for one whole TTL without a break: until then the living may not have had their chance to say so.
+    3. Claims page by page, as far as there is room; each claim checks that the dead one still owns the entry.
+    4. Removes a dead consumer from the group once it has nothing pending.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        inbox: Inbox,
+        right: Right,
+        announcer: Announcer,
+        clock: Clock,
+        *,
+        group: str,
+        consumer: str,
+        ttl: Seconds,
+        alive: Callable[[Sequence[str]], Awaitable[Sequence[bool]]],
+        names: Callable[[], Sequence[str]],
+        type_in: Callable[[str], str],
+    ) -> None:
+        self._streams = streams
+        self._inbox = inbox
+        self._right = right
+        self._announcer = announcer
+        self._clock = clock
+        self._group = group
+        self._consumer = consumer
+        self._ttl = ttl
+        self._alive = alive
+        self._names = names
+        self._type_in = type_in
+        self._seen_since = clock.monotonic()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await self._clock.sleep(SWEEP * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            try:
+                await self.sweep()
+            except BusUnavailable:
+                self._seen_since = self._clock.monotonic()
+            except HyperbusError:
+                continue  # a stream is gone, or is none: the reader deals with it
+
+    async def sweep(self) -> int:
+        """Look the group over once; return how many entries were claimed.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses a stream.
+        """
+        names = tuple(self._names())
+        if not names or not await self._right.hold():
+            return 0
+        summaries = await self._streams.pending_summaries([(name, self._group) for name in names])
+        owners = {owner for summary in summaries for owner in summary.consumers if owner != self._consumer}
+        dead = await self._dead(sorted(owners))
+        claimed = 0
+        for name, summary in zip(names, summaries, strict=True):
+            for owner in dead & summary.consumers.keys():
+                claimed += await self._claim_all(name, owner)
+        for owner in dead:
+            await self._streams.remove_consumer(self._group, owner, names)
+        return claimed
+
+    async def _dead(self, owners: Sequence[str]) -> set[str]:
+        if not owners or self._clock.monotonic() - self._seen_since < self._ttl:
+            return set()
+        alive = await self._alive(owners)
+        return {owner for owner, is_alive in zip(owners, alive, strict=True) if not is_alive}
+
+    async def _claim_all(self, stream: str, owner: str) -> int:
+        """Claim what `owner` left in one stream, as far as there is room."""
+        claimed = 0
+        while True:
+            room = min(self._inbox.room(), PAGE)
+            if not room:
+                await self._right.let_go()  # another worker may have room
+                return claimed
+            left = await self._streams.pending(stream, self._group, consumer=owner, after=FIRST_ID, count=room)
+            if not left:
+                return claimed
+            taken = await self._streams.claim(
+                stream, self._group, self._consumer, [entry.id for entry in left], owner=owner
+            )
+            now = self._clock.now()
+            event_type = self._type_in(stream)
+            self._inbox.put(
+                Received(stream, event_type, entry, count, now, size_of(entry), alone=count > INNOCENT)
+                for entry, count in taken
+            )
+            claimed += len(taken)
+            if taken:
+                self._announcer.announce(Claimed(self._group, stream, len(taken), owner))

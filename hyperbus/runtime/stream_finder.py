@@ -1,0 +1,108 @@
+"""Finds streams that are born while the process runs, for consumers that declare globs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import HyperbusError
+from hyperbus.event.routing import births_key, type_in
+from hyperbus.transport import Reader, Transport
+
+#: How often the directory of streams is read when no birth is announced.
+LOOK: Seconds = 0.5
+#: Streams that the directory may hold, and a glob may cover.
+MOST_STREAMS = 10_000
+
+#: Told of every event type whose stream was found, by stream key.
+Found = Callable[[dict[str, str]], Awaitable[None]]
+
+
+class StreamFinder:
+    """Looks for streams under one prefix and tells each follower of those it has not been told of.
+
+    Publishers enter their streams in a directory before the first entry, and announce them in a stream that is
+    read here as it grows; streams of other programs are found by a scan of the keys, every `scan_interval`.
+    """
+
+    def __init__(
+        self, transport: Transport, clock: Clock, *, prefix: str, directory: str, scan_interval: Seconds
+    ) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._prefix = prefix
+        self._directory = directory
+        self._scan_interval = scan_interval
+        self._followers: dict[Found, set[str]] = {}
+        self._next_scan = 0.0
+        self._last_birth: bytes | None = None
+
+    async def follow(self, found: Found) -> dict[str, str]:
+        """Return the event types there are, by stream, and tell `found` of new ones from now on.
+
+        Raises:
+            BusUnavailable: the server cannot be reached.
+        """
+        known = await self._scan() | await self._read_directory()
+        self._followers[found] = set(known)
+        return known
+
+    def forget(self, found: Found) -> None:
+        """Tell `found` of nothing more."""
+        self._followers.pop(found, None)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        reader = self._transport.open_reader()
+        try:
+            while True:
+                try:
+                    await self._wait_for_birth(reader)
+                    known = await self._read_directory()
+                    if self._clock.monotonic() >= self._next_scan:
+                        known |= await self._scan()
+                except HyperbusError:
+                    await self._clock.sleep(LOOK)
+                    continue  # the readers announce an outage
+                for found, told in list(self._followers.items()):
+                    await self._tell(found, told, known)
+        finally:
+            await reader.close()
+
+    async def _wait_for_birth(self, reader: Reader) -> None:
+        """Wait until a stream is announced, at most until the next look is due."""
+        if not self._followers:
+            await self._clock.sleep(LOOK)
+            return
+        births = births_key(self._prefix)
+        if self._last_birth is None:
+            (self._last_birth,) = await self._transport.streams.last_ids([births])
+            return
+        for _, entries in await reader.read({births: self._last_birth}, count=1000, block=LOOK):
+            self._last_birth = entries[-1].id
+
+    async def _tell(self, found: Found, told: set[str], known: dict[str, str]) -> None:
+        new = {stream: event_type for stream, event_type in known.items() if stream not in told}
+        if not new:
+            return
+        try:
+            await found(new)
+        except HyperbusError:
+            return  # told again at the next look
+        told.update(new)
+
+    async def _read_directory(self) -> dict[str, str]:
+        members = await self._transport.records.members(self._directory, count=MOST_STREAMS)
+        return self._typed([stream for stream, _ in members])
+
+    async def _scan(self) -> dict[str, str]:
+        found = self._typed(await self._transport.streams.scan(f"{self._prefix}:*"))
+        self._next_scan = self._clock.monotonic() + self._scan_interval
+        return found
+
+    def _typed(self, streams: Sequence[str]) -> dict[str, str]:
+        return {
+            stream: event_type
+            for stream in streams[:MOST_STREAMS]
+            if (event_type := type_in(self._prefix, stream)) is not None
+        }

@@ -1,0 +1,320 @@
+"""A worker: one consumer running in one process. Here, and only here, the parts of the runtime meet."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
+from hyperbus.declaration.delivery import PublishEvent
+from hyperbus.declaration.middleware import Handle, compose
+from hyperbus.errors import HyperbusError
+from hyperbus.event.codec import Codec
+from hyperbus.event.data import EventData
+from hyperbus.event.routing import stream_key
+from hyperbus.runtime.acker import Acker
+from hyperbus.runtime.dead_letter import DeadLetterWriter
+from hyperbus.runtime.decoding import EventDecoder
+from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings
+from hyperbus.runtime.executor import Executor
+from hyperbus.runtime.handler import handler_of, handler_threads
+from hyperbus.runtime.heartbeat import Heartbeat, heartbeat_name
+from hyperbus.runtime.inbox import Inbox, Received
+from hyperbus.runtime.lease import Lease
+from hyperbus.runtime.reader import CursorReader, GroupReader
+from hyperbus.runtime.reclaimer import LEASE, Reclaimer
+from hyperbus.runtime.retrier import Retrier
+from hyperbus.runtime.stream_finder import StreamFinder
+from hyperbus.signals import Announcer, StreamsFound, WorkerChanged
+from hyperbus.transport import FIRST_ID, Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every worker of a process shares. The bus owns it."""
+
+    transport: Transport
+    heartbeat: Heartbeat
+    finder: StreamFinder
+    announcer: Announcer
+    clock: Clock
+    codecs: Sequence[Codec]
+    data_types: Mapping[str, type[EventData]]
+    publish: PublishEvent
+    prefix: str
+    prefetch: int
+    prefetch_bytes: int
+    heartbeat_ttl: Seconds
+    drain_timeout: Seconds
+    #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
+    loops: dict[Worker, asyncio.Task[None]] = field(default_factory=dict)
+
+
+class Worker:
+    """Runs one consumer.
+
+    Starting: the consumer's own `start`, the heartbeat, the groups, and only then the first read.
+    Stopping, in this order:
+
+    1. Intake ends: no read, no claim, no retry.
+    2. Handlers that are running finish, or are cancelled when the drain time is up.
+    3. What is done is acked; what is given up becomes dead letters.
+    4. The consumer's own `stop`.
+    5. The heartbeat goes, so that another worker takes at once what this one still holds.
+    """
+
+    def __init__(self, declared: object, around: Surroundings) -> None:
+        self.declaration: Declaration = declaration_of(declared)
+        self.name = consumer_name()
+        self._around = around
+        self._declared = declared
+        self._streams = around.transport.streams
+        self._inbox = Inbox(around.prefetch, around.prefetch_bytes)
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        self._types: dict[str, str] = {}
+        self._unbegun: list[Received] = []
+        self._drain_timeout = around.drain_timeout
+
+    def stop(self, *, drain_timeout: Seconds | None = None) -> None:
+        """Let `run` drain and end; handlers that run have `drain_timeout` seconds left, by default the setting's."""
+        if drain_timeout is not None:
+            self._drain_timeout = drain_timeout
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Start, work until stopped, drain.
+
+        Raises:
+            BusUnavailable: the server could not be reached at the start.
+            Exception: whatever the consumer's own `start` or `stop` raised.
+        """
+        target = self._declared() if inspect.isclass(self._declared) else self._declared
+        if isinstance(target, Consumer):
+            await target.start()
+        reader = self._around.transport.open_reader()
+        threads = handler_threads(self.declaration)
+        try:
+            handle = compose(handler_of(target, self.declaration, threads), self.declaration.middleware)
+            if self.declaration.audience == "every_process":
+                await self._run_cursor(handle, reader)
+            else:
+                await self._run_group(handle, reader)
+        finally:
+            await reader.close()
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
+            if isinstance(target, Consumer):
+                await target.stop()
+            self._announce("stopped")
+
+    # -- a group
+
+    async def _run_group(self, handle: Handle, connection: Any) -> None:
+        around, group = self._around, self.declaration.group
+        acker = Acker(self._streams, group, around.announcer, around.clock, self._inbox.let_go)
+        dead = DeadLetterWriter(
+            self._streams, group, self.name,
+            announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,
+        )  # fmt: skip
+        retrier = Retrier(self._streams, group, self.name, around.clock, self._inbox.put_back)
+        reader = GroupReader(
+            connection, self._streams, self._inbox, around.announcer, around.clock,
+            group=group, consumer=self.name, type_in=self._types.__getitem__,
+        )  # fmt: skip
+        reclaimer = Reclaimer(
+            self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
+            around.announcer, around.clock,
+            group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
+            names=lambda: tuple(self._types), type_in=self._types.__getitem__,
+        )  # fmt: skip
+        endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
+        if self.declaration.ack == "received":
+            endings = AckFirstEndings(self._streams, group, self._inbox, dead.add)
+        after = await self._start_id()
+
+        async def found(streams: Mapping[str, str]) -> None:
+            new = self._matching(streams)
+            if new:
+                await self._streams.create_groups([(name, group, after) for name in new])
+                self._types |= new
+                await reader.add_streams(new)
+                self._announce_streams(new)
+
+        await around.heartbeat.add(self.name, self._about())
+        try:
+            known = await around.finder.follow(found) if self.declaration.types.globs else {}
+            await found({**self._named_streams(), **known})
+            await self._work(
+                self._executor(handle, endings),
+                intake=[reader.run()], helpers=[reclaimer.run(), retrier.run()], finishers=[acker.run(), dead.run()],
+                stop_intake=reader.stop, finish=(acker.close, dead.close),
+            )  # fmt: skip
+        finally:
+            around.finder.forget(found)
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Give up the place in the group; what is still pending is free for others at once.
+
+        An entry that nobody began to handle has not been tried: its count is put back.
+        """
+        unbegun: dict[str, list[tuple[bytes, int]]] = {}
+        for received in self._unbegun:
+            unbegun.setdefault(received.stream, []).append((received.entry.id, received.tries - 1))
+        with suppress(HyperbusError):  # failing costs these entries a try
+            for stream, counts in unbegun.items():
+                await self._streams.set_delivery_counts(stream, self.declaration.group, self.name, counts)
+        await self._around.heartbeat.remove(self.name)
+        with suppress(HyperbusError):  # failing leaves it to another worker's sweep
+            await self._streams.remove_consumer(self.declaration.group, self.name, tuple(self._types))
+
+    async def _start_id(self) -> bytes:
+        """Return the id that this group's streams are read after."""
+        start_from = self.declaration.start_from
+        if start_from == "first":
+            return FIRST_ID
+        if start_from != "new":
+            return start_from.encode()
+        # "New" means since the group was first declared, by any process: the time is kept, and is an entry id.
+        records, name = self._around.transport.records, f"group:{self.declaration.group}"
+        declared = f"{int(await records.server_time() * 1000) - 1}-18446744073709551615".encode()
+        if await records.compare_and_set(name, None, declared):
+            return declared
+        (stored,) = await records.get([name])
+        return stored or declared
+
+    async def _alive(self, consumers: Sequence[str]) -> list[bool]:
+        found = await self._around.transport.records.get([heartbeat_name(consumer) for consumer in consumers])
+        return [value is not None for value in found]
+
+    # -- every process
+
+    async def _run_cursor(self, handle: Handle, connection: Any) -> None:
+        around = self._around
+        reader = CursorReader(
+            connection, self._inbox, around.announcer, around.clock,
+            name=self.declaration.name, type_in=self._types.__getitem__,
+        )  # fmt: skip
+
+        async def add(streams: Mapping[str, str], *, from_now: bool) -> None:
+            new = self._matching(streams)
+            if new:
+                ids = await self._streams.last_ids(tuple(new)) if from_now else [FIRST_ID] * len(new)
+                self._types |= new
+                await reader.add_streams(dict(zip(new, ids, strict=True)))
+                self._announce_streams(new)
+
+        async def found(streams: Mapping[str, str]) -> None:
+            await add(streams, from_now=False)
+
+        try:
+            known = await around.finder.follow(found) if self.declaration.types.globs else {}
+            await add({**self._named_streams(), **known}, from_now=True)
+            await self._work(
+                self._executor(handle, CursorEndings(self._inbox)),
+                intake=[reader.run()], helpers=[], finishers=[], stop_intake=reader.stop, finish=(),
+            )  # fmt: skip
+        finally:
+            around.finder.forget(found)
+
+    # -- what both share
+
+    def _named_streams(self) -> dict[str, str]:
+        """Return the streams that are known by name, before they exist."""
+        return {stream_key(self._around.prefix, name): name for name in self.declaration.types.names}
+
+    def _matching(self, streams: Mapping[str, str]) -> dict[str, str]:
+        """Return those streams that this consumer takes and does not read yet."""
+        matches = self.declaration.types.matches
+        return {name: kind for name, kind in streams.items() if name not in self._types and matches(kind)}
+
+    def _executor(self, handle: Handle, endings: Endings) -> Executor:
+        around = self._around
+        data_types = {**around.data_types, **self.declaration.data_types}
+        return Executor(
+            self.declaration,
+            handle,
+            inbox=self._inbox,
+            decoder=EventDecoder(around.codecs, data_types),
+            endings=endings,
+            publish=around.publish,
+            announcer=around.announcer,
+            clock=around.clock,
+            consumer=self.name,
+        )
+
+    async def _work(
+        self,
+        executor: Executor,
+        *,
+        intake: Sequence[Any],
+        helpers: Sequence[Any],
+        finishers: Sequence[Any],
+        stop_intake: Callable[[], Any],
+        finish: Sequence[Callable[[], None]],
+    ) -> None:
+        """Run the parts until stopped, then stop them in order. A part that fails ends the worker."""
+        async with asyncio.TaskGroup() as parts:
+            reading = [parts.create_task(part, name=f"hyperbus {self.name} intake") for part in intake]
+            helping = [parts.create_task(part, name=f"hyperbus {self.name} helper") for part in helpers]
+            finishing = [parts.create_task(part, name=f"hyperbus {self.name} finisher") for part in finishers]
+            lanes = parts.create_task(executor.run(), name=f"hyperbus {self.name} lanes")
+            self.ready.set()
+            self._announce("started")
+            await self._stopping.wait()
+            self._announce("draining")
+            await stop_intake()
+            for task in helping:
+                task.cancel()
+            self._unbegun = self._inbox.close()
+            until = asyncio.get_running_loop().time() + self._drain_timeout
+            await _finish_by(until, lanes)
+            await _finish_by(until, *reading)
+            for close in finish:
+                close()
+            await _finish_by(until + 1.0, *finishing)
+
+    def _about(self) -> bytes:
+        return msgspec.json.encode(
+            {
+                "group": self.declaration.group,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "since": self._around.clock.now(),
+            }
+        )
+
+    def _announce(self, state: Any) -> None:
+        self._around.announcer.announce(WorkerChanged(self.declaration.group, self.name, state))
+
+    def _announce_streams(self, streams: Mapping[str, str]) -> None:
+        self._around.announcer.announce(StreamsFound(self.declaration.group, tuple(streams)))
+
+
+def consumer_name() -> str:
+    """Return a name for a worker in its group: for people, who it is; for the bus, a token that is never used twice."""
+    host = "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())[:64]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+async def _finish_by(until: float, *tasks: asyncio.Task[Any]) -> None:
+    """Wait for tasks until a time of the loop's clock; then cancel what is left, and wait for that."""
+    if not tasks:
+        return
+    left = max(0.0, until - asyncio.get_running_loop().time())
+    _, late = await asyncio.wait(tasks, timeout=left)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
