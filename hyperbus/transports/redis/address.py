@@ -1,0 +1,102 @@
+"""Where a server is: reads `redis://`, `rediss://` and `unix://` URLs. It never shows a user name or a password."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from hyperbus.clock import Seconds
+from hyperbus.errors import InvalidSettingError
+
+#: What redis-py opens for us.
+Opened = Connection | SSLConnection | UnixDomainSocketConnection
+
+#: Options that a URL may carry in its query, besides `ssl_...`. Time limits are settings of hyperbus.
+_OPTIONS = frozenset({"db", "username", "password", "client_name"})
+_PLACE = frozenset({"host", "port", "path", "connection_class"})
+
+
+class Address:
+    """A server, and how to log in to it.
+
+    Attributes:
+        description: the URL without user, password and options, for people.
+    """
+
+    def __init__(self, url: str, *, connect_timeout: Seconds) -> None:
+        """Read a URL.
+
+        Raises:
+            InvalidSettingError: it cannot be used.
+        """
+        self.description = _describe(url)
+        self._connect_timeout = connect_timeout
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+        except ValueError as error:
+            raise InvalidSettingError(f"{self.description} is not a usable URL: {_safe(error, url)}") from None
+        unknown = sorted(name for name in options.keys() - _PLACE - _OPTIONS if not name.startswith("ssl_"))
+        if unknown:
+            raise InvalidSettingError(
+                f"{self.description}: unknown options {', '.join(unknown)}; a URL takes "
+                f"{', '.join(sorted(_OPTIONS))} and ssl_*; time limits are settings (see docs/settings.md)"
+            )
+        self._class: type[Opened] = options.pop("connection_class", Connection)
+        if self._class is not UnixDomainSocketConnection:
+            options["socket_keepalive"] = True
+        self._options = options
+        self._check(url)
+
+    def connection(self) -> Opened:
+        """Return a new connection of redis-py's, not yet connected."""
+        return self._class(
+            **self._options,
+            protocol=2,
+            decode_responses=False,
+            # Repeating is the caller's decision: redis-py would send a command twice without saying so.
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=self._connect_timeout,
+            health_check_interval=0,
+        )
+
+    def _check(self, url: str) -> None:
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        if parts.scheme == "unix" and not self._options.get("path"):
+            raise InvalidSettingError(f"{self.description}: name the socket, as in unix:///run/redis.sock")
+        if parts.scheme != "unix" and database and not database.isdecimal():
+            raise InvalidSettingError(f"{self.description}: the database {database!r} has to be a number")
+        try:
+            self.connection()
+        except Exception as error:  # noqa: BLE001 - whatever redis-py makes of a bad option
+            raise InvalidSettingError(f"{self.description} has an option that cannot be used: {error}") from None
+
+
+def _describe(url: str) -> str:
+    """Return a URL without its secrets; as little as its scheme where the rest cannot be read."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return f"{url.split(':', 1)[0]}://..."
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    host = parts.hostname or "localhost"
+    host = f"[{host}]" if ":" in host else host
+    path = parts.path if parts.path.strip("/") else ""
+    return f"{parts.scheme}://{host}:{port or 6379}{path}"
+
+
+def _safe(error: ValueError, url: str) -> str:
+    """Return what an error says, unless it quotes the URL or a part of it that could be secret."""
+    text = str(error)
+    return (
+        text
+        if "://" not in url or "@" not in url
+        else "check its user, password, host and port (quote special characters)"
+    )

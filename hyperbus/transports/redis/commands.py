@@ -1,0 +1,104 @@
+"""How commands are written as bytes, the frequent ones fast. Pure: no connection, no replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, cast
+
+import hiredis
+
+from hyperbus.clock import Seconds
+from hyperbus.transport import NewEntry
+
+#: Which commands may be asked again when it is not known whether the server did them. Nothing here repeats by itself.
+REPEATABLE: Final[dict[str, str]] = {
+    "XADD": "no: a second entry; the caller is told PublishUncertain",
+    "XREADGROUP >": "no: the first delivery is pending, and read_pending finds it",
+    "XREADGROUP id": "yes: the same entries, their delivery counts one higher",
+    "XREAD, XRANGE, XPENDING, XINFO, SCAN": "yes: they change nothing",
+    "XACK": "yes: the second answer counts 0",
+    "XGROUP CREATE": "yes: the second answer is BUSYGROUP",
+    "claim.lua": "yes: the second answer leaves out what the first moved; read_pending finds it",
+    "set_delivery_counts.lua": "yes: the same numbers again",
+    "dead_letter.lua": "yes: what is acked is not appended again; the second answer says False",
+    "remove_consumer.lua": "yes: the second answer counts 0",
+    "SET, PEXPIRE, DEL, ZADD NX, ZREM": "yes: the same state; counts may be lower",
+    "compare_and_set.lua": "yes, but the second answer may be False though the first one did it: look with get",
+}
+
+#: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
+CHUNK_BYTES = 512 * 1024
+CHUNK_ENTRIES = 1_000
+
+# hiredis declares a tuple of one word.
+_pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
+
+
+def pack(*words: str | bytes | float) -> bytes:
+    """Write one command."""
+    return _pack(words)
+
+
+def pack_all(commands: Sequence[tuple[Any, ...]]) -> bytes:
+    """Write commands one after the other."""
+    return b"".join(map(_pack, commands))
+
+
+def milliseconds(duration: Seconds) -> int:
+    """Turn a duration into whole milliseconds; never 0, which servers take for "forever" or refuse."""
+    return max(1, round(duration * 1000))
+
+
+def pack_appends(entries: Sequence[NewEntry]) -> Iterator[tuple[bytes, int]]:
+    """Write XADDs in chunks; yield each with its number of commands."""
+    heads: dict[tuple[str, bytes], bytes] = {}
+    last_stream, last_field, head = None, None, b""
+    parts: list[bytes] = []
+    size = 0
+    for stream, field, body in entries:
+        # Batches are mostly of one stream: identity is cheaper than a look-up.
+        if stream is not last_stream or field is not last_field:
+            head = heads.get((stream, field)) or heads.setdefault((stream, field), _append_head(stream, field))
+            last_stream, last_field = stream, field
+        parts.append(b"%b%d\r\n%b\r\n" % (head, len(body), body))
+        size += len(body)
+        if size >= CHUNK_BYTES or len(parts) >= CHUNK_ENTRIES:
+            yield b"".join(parts), len(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts), len(parts)
+
+
+def _append_head(stream: str, field: bytes) -> bytes:
+    """Return an XADD up to the length of its body."""
+    return b"*5\r\n$4\r\nXADD\r\n" + _words(stream.encode(), b"*", field) + b"$"
+
+
+class GroupRead:
+    """XREADGROUP > for one consumer and one set of streams, as two prepared pieces."""
+
+    def __init__(self, group: str, consumer: str, streams: tuple[str, ...]) -> None:
+        self.names = {stream.encode(): stream for stream in streams}
+        self._start = _words(b"XREADGROUP", b"GROUP", group.encode(), consumer.encode(), b"COUNT")
+        self._end = _words(b"STREAMS", *self.names, *[b">"] * len(self.names))
+        self._length = 7 + 2 * len(self.names)
+
+    def pack(self, count: int, block: Seconds) -> bytes:
+        """Write the command; `block` of 0 does not wait."""
+        number = b"%d" % count
+        if block <= 0:
+            return b"*%d\r\n%b$%d\r\n%b\r\n%b" % (self._length, self._start, len(number), number, self._end)
+        wait = b"%d" % milliseconds(block)
+        return b"*%d\r\n%b$%d\r\n%b\r\n$5\r\nBLOCK\r\n$%d\r\n%b\r\n%b" % (
+            self._length + 2,
+            self._start,
+            len(number),
+            number,
+            len(wait),
+            wait,
+            self._end,
+        )
+
+
+def _words(*words: bytes) -> bytes:
+    return b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)

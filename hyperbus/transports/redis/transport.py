@@ -1,0 +1,110 @@
+"""A server as a transport: its connections, and the check that it is new enough."""
+
+from __future__ import annotations
+
+from hyperbus.clock import Seconds
+from hyperbus.errors import UnsupportedServerError
+from hyperbus.transport import Records, Streams
+from hyperbus.transports.keys import record_key
+from hyperbus.transports.redis.address import Address
+from hyperbus.transports.redis.commands import pack_all
+from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.reader import RedisReader
+from hyperbus.transports.redis.records import RedisRecords
+from hyperbus.transports.redis.streams import RedisStreams
+
+_REDIS_FLOOR = (7, 0)
+_VALKEY_FLOOR = (7, 2)
+
+
+class RedisTransport:
+    """Implements `hyperbus.transport.Transport` for `redis://`, `rediss://` and `unix://`.
+
+    One connection carries commands, one appends, and each reader has its own.
+
+    Args:
+        url: where the server is, and who logs in.
+        prefix: in the names of records.
+        connect_timeout: how long connecting and logging in may take.
+        command_timeout: how long the server may take to answer.
+
+    Raises:
+        InvalidSettingError: the URL cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "events",
+        connect_timeout: Seconds = 5.0,
+        command_timeout: Seconds = 5.0,
+    ) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._connect_timeout = connect_timeout
+        self._command_timeout = command_timeout
+        self._address = Address(url, connect_timeout=connect_timeout)
+        self.description = self._address.description
+        self._wire = self._new_wire()
+        self._append_wire = self._new_wire()
+        self._readers: set[RedisReader] = set()
+        self.streams: Streams = RedisStreams(self._wire, self._append_wire)
+        self.records: Records = RedisRecords(self._wire, prefix)
+
+    async def open(self) -> None:
+        """Connect, and check that the server can be used."""
+        self._wire.reopen()
+        self._append_wire.reopen()
+        # A server that is still loading answers INFO, but no question about a key.
+        packed = pack_all([("INFO", "server"), ("EXISTS", record_key(self._prefix, ""))])
+        [info, _] = self._wire.check(await self._wire.call(packed, 2))
+        check_version(info.decode(errors="replace"), self.description)
+
+    async def close(self) -> None:
+        """Close every connection, readers too. Twice is safe."""
+        for reader in list(self._readers):
+            await reader.close()
+        await self._wire.close()
+        await self._append_wire.close()
+
+    def open_reader(self) -> RedisReader:
+        """Return a new reader; it connects at its first use."""
+        reader = RedisReader(self._new_wire(identify=True), self._wire, self._readers.discard)
+        self._readers.add(reader)
+        return reader
+
+    def separate(self) -> RedisTransport:
+        """Return another transport to the same server, unopened."""
+        return RedisTransport(
+            self._url,
+            prefix=self._prefix,
+            connect_timeout=self._connect_timeout,
+            command_timeout=self._command_timeout,
+        )
+
+    def _new_wire(self, *, identify: bool = False) -> Wire:
+        return Wire(
+            self._address,
+            connect_timeout=self._connect_timeout,
+            command_timeout=self._command_timeout,
+            identify=identify,
+        )
+
+
+def check_version(info: str, place: str) -> None:
+    """Read the reply to INFO server.
+
+    Raises:
+        UnsupportedServerError: the server is too old.
+    """
+    facts = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    # Valkey also claims to be a Redis 7.2, whatever its own version.
+    is_valkey = "valkey_version" in facts or facts.get("server_name") == "valkey"
+    name, floor = ("Valkey", _VALKEY_FLOOR) if is_valkey else ("Redis", _REDIS_FLOOR)
+    version = facts.get("valkey_version") or facts.get("redis_version", "")
+    numbers = tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+    if numbers < floor:
+        raise UnsupportedServerError(
+            f"{place} is {name} {version or 'of an unknown version'}; hyperbus needs Redis 7.0 or Valkey 7.2, or newer"
+        )

@@ -1,0 +1,59 @@
+"""The bytes of the commands that are written by hand, against those that hiredis writes."""
+
+from __future__ import annotations
+
+import hiredis
+
+from hyperbus.transport import DeadLetter, NewEntry
+from hyperbus.transports.redis.commands import CHUNK_BYTES, CHUNK_ENTRIES, GroupRead, milliseconds, pack, pack_appends
+from hyperbus.transports.redis.dead_letters import from_words, to_words
+
+
+def test_appends_are_written_as_hiredis_writes_them():
+    """Entries of several streams and fields, in order."""
+    entries = [
+        NewEntry("a", b"data", b"x"),
+        NewEntry("a", b"data", b""),
+        NewEntry("ö", b"data", b"\r\n$"),
+        NewEntry("a", b"msgpack", b"y" * 3000),
+        NewEntry("a", b"data", b"z"),
+    ]
+    [(packed, count)] = pack_appends(entries)
+    assert count == 5
+    assert packed == b"".join(pack("XADD", e.stream, "*", e.field, e.body) for e in entries)
+
+
+def test_a_batch_is_cut_by_entries_and_by_bytes():
+    """No chunk has more than its share, and none is lost."""
+    many = list(pack_appends([NewEntry("a", b"data", b"x")] * (2 * CHUNK_ENTRIES + 1)))
+    assert [count for _, count in many] == [CHUNK_ENTRIES, CHUNK_ENTRIES, 1]
+    large = list(pack_appends([NewEntry("a", b"data", b"x" * CHUNK_BYTES)] * 3))
+    assert [count for _, count in large] == [1, 1, 1]
+    assert list(pack_appends([])) == []
+
+
+def test_a_group_read_is_written_as_hiredis_writes_it():
+    """With a wait and without."""
+    read = GroupRead("g", "c", ("a", "ö"))
+    start = ("XREADGROUP", "GROUP", "g", "c", "COUNT", 50)
+    end = ("STREAMS", "a", "ö", ">", ">")
+    assert read.pack(50, 0) == hiredis.pack_command(start + end)
+    assert read.pack(50, 1.5) == hiredis.pack_command((*start, "BLOCK", 1500, *end))
+    assert read.pack(50, 0.0001) == hiredis.pack_command((*start, "BLOCK", 1, *end))
+    assert read.names == {b"a": "a", "ö".encode(): "ö"}
+
+
+def test_no_duration_becomes_forever():
+    """A server takes BLOCK 0 for "for ever"."""
+    assert milliseconds(0.00001) == 1
+    assert milliseconds(2.5) == 2500
+
+
+def test_a_dead_letter_comes_back_as_it_went():
+    """Also when the entry itself has fields of our names; what somebody else put there is shown as it is."""
+    letter = DeadLetter(b"1-1", [b"@id", b"mine", b"data", b"\xff"], "rejected", "E", "what", "where", 3, 1.25, 2.5)
+    assert from_words(to_words(letter, "c")) == letter
+    assert to_words(letter, "c")[4::2] == [
+        b"@id", b"@reason", b"@error", b"@message", b"@trace", b"@tries", b"@first", b"@last", b"@consumer",
+    ]  # fmt: skip
+    assert from_words([b"data", b"{}"]).fields == [b"data", b"{}"]
