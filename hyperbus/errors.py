@@ -6,14 +6,13 @@ Exit codes are part of the public interface: docs/exit-codes.md lists them, a te
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 
 class HyperbusError(Exception):
     """Anything hyperbus raises on purpose."""
 
     #: What the `hyperbus` command exits with when this error ends it.
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class InvalidSettingError(HyperbusError):

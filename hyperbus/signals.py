@@ -127,11 +127,11 @@ class ConnectionChanged:
 
 @dataclass(frozen=True, slots=True)
 class WorkerChanged:
-    """A worker reached a new state."""
+    """A worker reached a new state. "cut off": its drain time was up and handlers were still running."""
 
     group: str
     consumer: str
-    state: Literal["started", "draining", "stopped"]
+    state: Literal["started", "draining", "cut off", "stopped"]
 
 
 Signal = (

@@ -275,10 +275,20 @@ class Records(Protocol):
 class Transport(Protocol):
     """A place where events are kept: its streams, its records, and the connections to them."""
 
-    streams: Streams
-    records: Records
-    #: Where it is, for people: the URL without user and password.
-    description: str
+    @property
+    def streams(self) -> Streams:
+        """Its streams."""
+        ...
+
+    @property
+    def records(self) -> Records:
+        """Its records."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Where it is, for people: the URL without user and password."""
+        ...
 
     async def open(self) -> None:
         """Connect, and check that the server can be used.

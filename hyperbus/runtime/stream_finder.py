@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.event.routing import births_key, type_in
-from hyperbus.transport import Reader, Transport
+from hyperbus.transport import FIRST_ID, Reader, Transport
 
 #: How often the directory of streams is read when no birth is announced.
 LOOK: Seconds = 0.5
@@ -36,6 +37,7 @@ class StreamFinder:
         self._followers: dict[Found, set[str]] = {}
         self._next_scan = 0.0
         self._last_birth: bytes | None = None
+        self._wanted = asyncio.Event()
 
     async def follow(self, found: Found) -> dict[str, str]:
         """Return the event types there are, by stream, and tell `found` of new ones from now on.
@@ -43,7 +45,10 @@ class StreamFinder:
         Raises:
             BusUnavailable: the server cannot be reached.
         """
+        if self._last_birth is None:
+            (self._last_birth,) = await self._transport.streams.last_ids([births_key(self._prefix)])
         known = await self._scan() | await self._read_directory()
+        self._wanted.set()
         self._followers[found] = set(known)
         return known
 
@@ -71,14 +76,9 @@ class StreamFinder:
 
     async def _wait_for_birth(self, reader: Reader) -> None:
         """Wait until a stream is announced, at most until the next look is due."""
-        if not self._followers:
-            await self._clock.sleep(LOOK)
-            return
-        births = births_key(self._prefix)
-        if self._last_birth is None:
-            (self._last_birth,) = await self._transport.streams.last_ids([births])
-            return
-        for _, entries in await reader.read({births: self._last_birth}, count=1000, block=LOOK):
+        await self._wanted.wait()
+        position = {births_key(self._prefix): self._last_birth or FIRST_ID}
+        for _, entries in await reader.read(position, count=1000, block=LOOK):
             self._last_birth = entries[-1].id
 
     async def _tell(self, found: Found, told: set[str], known: dict[str, str]) -> None:

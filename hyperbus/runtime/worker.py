@@ -279,7 +279,8 @@ class Worker:
                 task.cancel()
             self._unbegun = self._inbox.close()
             until = asyncio.get_running_loop().time() + self._drain_timeout
-            await _finish_by(until, lanes)
+            if not await _finish_by(until, lanes):
+                self._announce("cut off")
             await _finish_by(until, *reading)
             for close in finish:
                 close()
@@ -308,13 +309,14 @@ def consumer_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-async def _finish_by(until: float, *tasks: asyncio.Task[Any]) -> None:
-    """Wait for tasks until a time of the loop's clock; then cancel what is left, and wait for that."""
+async def _finish_by(until: float, *tasks: asyncio.Task[Any]) -> bool:
+    """Wait for tasks until a time of the loop's clock, then cancel what is left; tell if all were done."""
     if not tasks:
-        return
+        return True
     left = max(0.0, until - asyncio.get_running_loop().time())
     _, late = await asyncio.wait(tasks, timeout=left)
     for task in late:
         task.cancel()
     if late:
         await asyncio.wait(late)
+    return not late

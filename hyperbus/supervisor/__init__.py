@@ -1,0 +1,1 @@
+"""Processes: starting them, watching them, stopping them. What runs inside one is the bus's business."""

@@ -1,0 +1,137 @@
+"""What runs in a worker process: load the consumers, run them, report. Ends when its supervisor does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import structlog
+from prometheus_client import REGISTRY
+
+from hyperbus.bus import Bus
+from hyperbus.declaration.consumer import declaration_of
+from hyperbus.errors import DrainTimeoutError, HyperbusError
+from hyperbus.observability.logs import SignalLog, configure_logs
+from hyperbus.observability.metrics import BusMetrics
+from hyperbus.settings import Settings
+from hyperbus.signals import ConnectionChanged, Signal, WorkerChanged
+from hyperbus.supervisor.loading import load_consumers
+from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
+
+#: How often a process says that its event loop turns, in seconds.
+ALIVE_INTERVAL = 0.5
+#: A module that is loaded when a consumer needs the WebSocket port.
+_WEBSOCKET_SINK = "hyperbus.sinks.websocket"
+
+
+def main() -> int:
+    """Run a worker process; return its exit code. The orders come on standard input."""
+    report = _reporter(int(os.environ.pop(REPORT_FD)))
+    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    configure_logs(orders.settings.log_level, json=orders.json_logs)
+    try:
+        consumers = load_consumers(orders.modules, folder=Path(orders.folder))
+        if orders.only_inspect:
+            names = tuple(declaration_of(consumer).name for consumer in consumers)
+            report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
+            return 0
+        asyncio.run(work(consumers, orders.settings, report))
+    except HyperbusError as error:
+        report(Failed(message=str(error), exit_code=error.exit_code))
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - a consumer is a user's code
+        structlog.get_logger("hyperbus.supervisor").exception("a consumer ended its process")
+        return HyperbusError.exit_code
+    return 0
+
+
+async def work(consumers: list[object], settings: Settings, report: Callable[[Report], None]) -> None:
+    """Run consumers until told to stop, and report meanwhile.
+
+    Raises:
+        HyperbusError: they could not start, or one failed.
+        DrainTimeoutError: handlers were still running when the drain time was up.
+    """
+    state = _State()
+    listeners = (state, BusMetrics(REGISTRY), SignalLog())
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def stop() -> None:
+        if stopped.is_set() and task is not None:
+            task.cancel()
+        stopped.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_reader(sys.stdin.fileno(), _read_end, loop, stopped)
+    try:
+        async with Bus(settings=settings, listeners=listeners) as bus, bus.running(*consumers):
+            report(Ready())
+            while not stopped.is_set():
+                report(Alive(connected=state.connected, workers=tuple(state.workers)))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(ALIVE_INTERVAL):
+                        await stopped.wait()
+    except asyncio.CancelledError:
+        raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    if state.late:
+        raise DrainTimeoutError(
+            f"handlers of {', '.join(sorted(state.late))} were still running after "
+            f"{settings.drain_timeout:g} s; what was in flight will be handled again"
+        )
+
+
+class _State:
+    """What the reports tell, gathered from signals."""
+
+    def __init__(self) -> None:
+        self._lost: set[str] = set()
+        self.workers: set[str] = set()
+        self.late: set[str] = set()
+
+    @property
+    def connected(self) -> bool:
+        return not self._lost
+
+    def __call__(self, announced: Signal) -> None:
+        if isinstance(announced, ConnectionChanged):
+            (self._lost.discard if announced.connected else self._lost.add)(announced.part)
+        elif isinstance(announced, WorkerChanged):
+            (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)
+            if announced.state == "cut off":
+                self.late.add(announced.group)
+
+
+def _reporter(descriptor: int) -> Callable[[Report], None]:
+    os.set_blocking(descriptor, False)
+    os.set_inheritable(descriptor, False)
+    encode = msgspec.json.Encoder().encode
+
+    def report(what: Report) -> None:
+        with suppress(BlockingIOError, BrokenPipeError):  # nobody listens; the end of standard input says so too
+            os.write(descriptor, encode(what) + b"\n")
+
+    return report
+
+
+def _read_end(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    """Stop when standard input ends: the supervisor is gone."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        if not stopped.is_set():
+            structlog.get_logger("hyperbus.supervisor").warning("the supervisor is gone: draining")
+            stopped.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

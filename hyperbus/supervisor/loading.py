@@ -1,0 +1,68 @@
+"""From module names to the consumers that they declare."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from hyperbus.declaration.consumer import ATTRIBUTE, check_declarations, declaration_of
+from hyperbus.errors import ConsumersNotFoundError
+
+
+def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> list[object]:
+    """Import modules and return the consumers that they declare; a package means its submodules too.
+
+    `folder` (by default the working directory) is put on the path. Consumers that a module only imported do not
+    count.
+
+    Raises:
+        ConsumersNotFoundError: a module is not there, or they declare no consumer.
+        DeclarationError: a declaration cannot work, or two cannot run beside each other.
+    """
+    place = str((folder or Path.cwd()).resolve())
+    if place not in sys.path:
+        sys.path.insert(0, place)
+    found: list[object] = []
+    for name in modules:
+        for module in _import(name):
+            found.extend(item for item in _declared_in(module) if item not in found)
+    if not found:
+        raise ConsumersNotFoundError(
+            f"{', '.join(modules) or 'nothing'} declares no consumer; decorate a function or class with @consumer(...)"
+        )
+    check_declarations([declaration_of(consumer) for consumer in found])
+    return found
+
+
+def _import(name: str) -> Iterator[ModuleType]:
+    if name.endswith(".py") or "/" in name:
+        raise ConsumersNotFoundError(f"{name!r} is a path; give the module's name, as in `import`: {_as_module(name)}")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConsumersNotFoundError(
+                f"there is no module {name!r} here ({Path.cwd()}) or among the installed packages"
+            ) from error
+        raise
+    yield module
+    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
+        yield importlib.import_module(info.name)
+
+
+def _declared_in(module: ModuleType) -> Iterable[object]:
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) != module.__name__ or ATTRIBUTE not in vars(value):
+            continue
+        if inspect.isclass(value) or inspect.isfunction(value):
+            yield value
+
+
+def _as_module(path: str) -> str:
+    return path.removesuffix(".py").strip("./").replace("/", ".")

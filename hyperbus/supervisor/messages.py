@@ -1,0 +1,48 @@
+"""What a supervisor and its processes tell each other: one JSON object a line."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hyperbus.settings import Settings
+
+#: The environment variable that names the file descriptor a process reports on.
+REPORT_FD = "HYPERBUS_REPORT_FD"
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process is to do. It reads them from its standard input, which stays open while its supervisor lives."""
+
+    modules: tuple[str, ...]
+    folder: str
+    settings: Settings
+    json_logs: bool | None = None
+    only_inspect: bool = False
+
+
+class Inspected(msgspec.Struct, frozen=True, kw_only=True, tag="inspected"):
+    """The modules were loaded and not run."""
+
+    consumers: tuple[str, ...]
+    needs_websocket: bool
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """Every worker of the process reads."""
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """The process's event loop turns. `workers` are their names in their groups."""
+
+    connected: bool
+    workers: tuple[str, ...]
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The process ends with an error of hyperbus's own."""
+
+    message: str
+    exit_code: int
+
+
+Report = Inspected | Ready | Alive | Failed

@@ -1,0 +1,95 @@
+"""What a supervisor shows on HTTP: `/metrics` of all processes together, `/healthz`, `/readyz`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from hyperbus.bus import Bus
+from hyperbus.clock import Seconds, SystemClock
+from hyperbus.errors import HyperbusError
+from hyperbus.http.server import HttpServer, Response
+from hyperbus.observability import exposition, health
+from hyperbus.supervisor.process import WorkerProcess
+
+#: How old the state of the streams may be when it is shown.
+FRESH: Seconds = 1.0
+
+
+class Supervised(Protocol):
+    """What the pages ask a supervisor."""
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """The processes that run now."""
+        ...
+
+
+class StatusPages:
+    """Answers for one supervisor."""
+
+    def __init__(self, supervised: Supervised, bus: Bus, metrics_folder: Path, expected: int) -> None:
+        self._supervised = supervised
+        self._bus = bus
+        self._folder = metrics_folder
+        self._expected = expected
+        self._clock = SystemClock()
+        self._registry = CollectorRegistry()
+        self._states = exposition.StreamStates()
+        self._registry.register(self._states)
+        self._updated_at = float("-inf")
+        self._updating = asyncio.Lock()
+        self.port = 0
+
+    @asynccontextmanager
+    async def serving(self, host: str, port: int) -> AsyncGenerator[None]:
+        """Serve the pages for as long as the context lasts.
+
+        Raises:
+            PortInUseError: the port is taken.
+        """
+        server = HttpServer(host, port, {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz})
+        await server.start()
+        self.port = server.port
+        try:
+            yield
+        finally:
+            await server.stop()
+
+    async def _metrics(self) -> Response:
+        await self._update()
+        text = await asyncio.to_thread(exposition.render, self._registry, multiprocess_dir=self._folder)
+        return Response(200, exposition.CONTENT_TYPE, text)
+
+    async def _healthz(self) -> Response:
+        status, body = health.healthz(self._process_states(), now=self._clock.monotonic())
+        return Response(status, health.CONTENT_TYPE, body)
+
+    async def _readyz(self) -> Response:
+        status, body = health.readyz(self._process_states(), now=self._clock.monotonic(), expected=self._expected)
+        return Response(status, health.CONTENT_TYPE, body)
+
+    def _process_states(self) -> Sequence[health.ProcessState]:
+        return [
+            health.ProcessState(process.pid, process.ready.is_set(), process.connected, process.last_seen)
+            for process in self._supervised.processes
+        ]
+
+    async def _update(self) -> None:
+        """Ask the server for the state of the streams, unless it was asked just now."""
+        async with self._updating:
+            if self._clock.monotonic() - self._updated_at < FRESH:
+                return
+            streams = self._bus.transport.streams
+            try:
+                names = await streams.scan(f"{self._bus.prefix}:*")
+                names += await streams.scan(f"{{{self._bus.prefix}:*")
+                self._states.update(await streams.info(names))
+            except HyperbusError:
+                self._states.update([])  # what is not known is not shown
+            self._updated_at = self._clock.monotonic()
