@@ -28,6 +28,8 @@ from hyperbus.transports.redis.transport import RedisTransport
 _START: Seconds = 10.0
 _LOAD: Seconds = 300.0
 _PAUSE: Seconds = 0.02
+#: How often somebody who waits for a server looks whether its keeper is still there.
+_KEEPER_PAUSE: Seconds = 0.5
 _PING = b"*1\r\n$4\r\nPING\r\n"
 #: Lines of the server's log that an error shows.
 _LOG_LINES = 5
@@ -80,9 +82,10 @@ class EmbeddedTransport:
         """
         if self._use is not None:
             return
-        self._make_folders()
+        self._make_folder(self._folder, parents=True)
         start = await self._lock("start.lock", fcntl.LOCK_EX)
         try:
+            self._make_socket_folder()
             # From here on the keeper knows of us; what comes before keeps it from leaving meanwhile.
             self._use = await self._lock("users.lock", fcntl.LOCK_SH)
             await self._start_keeper()
@@ -114,28 +117,36 @@ class EmbeddedTransport:
             command_timeout=self._command_timeout,
         )
 
-    def _make_folders(self) -> None:
+    def _make_folder(self, folder: Path, *, parents: bool = False) -> None:
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._socket.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=parents, exist_ok=True)
         except OSError as error:
             raise InvalidSettingError(
-                f"{self.description}: the folder cannot be made ({error.strerror}); name one that you may write to"
+                f"{self.description}: {folder} cannot be made ({error.strerror}); name a folder that you may write to"
             ) from None
-        if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
-            raise InvalidSettingError(f"{self.description}: you may not write to this folder; name another one")
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise InvalidSettingError(f"{self.description}: you may not write to {folder}; name another folder")
+
+    def _make_socket_folder(self) -> None:
+        folder = self._socket.parent
+        self._make_folder(folder)
         # Others may write to the place of the socket: what they put there first is not ours to trust.
-        found = self._socket.parent.lstat()
+        found = folder.lstat()
         trusted = {self._folder.stat().st_uid, os.geteuid(), 0}
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted or stat.S_IMODE(found.st_mode) & 0o077:
-            raise InvalidSettingError(f"{self._socket.parent} is not a private folder of yours: remove it")
+            raise InvalidSettingError(f"{folder} is not a private folder of yours: remove it")
+
+    def _open(self, name: str) -> int:
+        try:
+            return os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise InvalidSettingError(
+                f"{self._folder / name} cannot be opened ({error.strerror}): is the folder another user's?"
+            ) from None
 
     async def _lock(self, name: str, kind: int) -> int:
         """Take a lock in the folder; return the open file that holds it."""
-        try:
-            file = os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise InvalidSettingError(f"{self._folder / name} cannot be opened: {error.strerror}") from None
+        file = self._open(name)
         try:
             # Whoever holds it is starting or stopping the server, which ends.
             async with asyncio.timeout(_LOAD):
@@ -152,7 +163,7 @@ class EmbeddedTransport:
         return file
 
     async def _start_keeper(self) -> None:
-        file = os.open(self._folder / "keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        file = self._open("keeper.lock")
         try:
             if not _try_lock(file, fcntl.LOCK_EX):
                 return  # There is one.
@@ -160,9 +171,10 @@ class EmbeddedTransport:
             log_path = self._folder / "server.log"
             mode = "wb" if log_path.exists() and log_path.stat().st_size > _LOG_BYTES else "ab"
             keeper = str(Path(__file__).with_name("embedded_keeper.py"))
+            words = [sys.executable, "-I", "-S", keeper, str(self._folder), str(self._socket), binary, str(file)]
             with log_path.open(mode) as log:
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - it forks and ends at once; the words are ours
-                    [sys.executable, "-I", "-S", keeper, str(self._folder), str(self._socket), binary, str(file)],
+                    words,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -172,17 +184,23 @@ class EmbeddedTransport:
                 )
             while process.poll() is None:  # noqa: ASYNC110 - a child watcher needs the main thread
                 await asyncio.sleep(_PAUSE)
+        except OSError as error:
+            raise BusUnavailable(f"{self.description}: the server cannot be started: {error}") from None
         finally:
             os.close(file)
 
     async def _wait_for_server(self) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = looked = loop.time()
         while True:
             state = await self._ping()
             if state == "ready":
                 return
-            if loop.time() - started > (_LOAD if state == "loading" else _START):
+            now = loop.time()
+            if state == "absent" and now - looked > _KEEPER_PAUSE:
+                looked = now
+                await self._start_keeper()
+            if now - started > (_LOAD if state == "loading" else _START):
                 raise BusUnavailable(
                     f"{self.description}: the server does not answer; {self._folder / 'server.log'} ends with: "
                     f"{self._last_log_lines()}"

@@ -1,7 +1,8 @@
 """The process beside an embedded server: it starts the server, starts it again, and stops it when nobody uses it.
 
 It is run as a file and imports the standard library only, so that it is small and starts fast. It learns that the last
-user is gone from the lock that each of them holds: the kernel lets go of it however they die.
+user is gone from the lock that each of them holds: the kernel lets go of it however they die. Should a keeper itself be
+killed, its server stays until the next user comes, whose keeper replaces it.
 
 Usage: embedded_keeper.py FOLDER SOCKET BINARY LOCK_FD
 """
@@ -135,23 +136,28 @@ def _stop_on_signal(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def main(folder: str, path: str, binary: str) -> None:
+def main(folder: str, path: str, binary: str, lock: int) -> None:
     """Keep the server until the last user is gone."""
-    # The parent is the user that asked for the server; a grandchild leaves it nothing to wait for.
+    # The user waits for this process: it must not take the answers of an orphan for those of its own server.
+    stop_orphan(path)
+    # A grandchild of the user's leaves it nothing to wait for.
     if os.fork():
         os._exit(0)
     os.umask(0o077)
     signal.signal(signal.SIGTERM, _stop_on_signal)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop_orphan(path)
     server = Server(server_command(binary, folder, path))
     server.start()
     try:
         wait_for_last_user(Path(folder))
     finally:
         server.stop()
+        with suppress(OSError):
+            Path(path).parent.rmdir()
+        # Before the start lock goes with the process: who gets that one must not find a keeper that is leaving.
+        os.close(lock)
 
 
 if __name__ == "__main__":
     # The fourth argument is a locked file that stays open until this process ends: it says that a keeper is there.
-    main(*sys.argv[1:4])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
