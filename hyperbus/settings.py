@@ -69,11 +69,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Refuse numbers that would make something unbounded or stand still."""
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
-            lowest = 0 if field.name.endswith("_port") else 1
-            if isinstance(value, int) and not lowest <= value <= 2**40:
-                raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} up")
+            lowest, highest = (0, 65_535) if field.name.endswith("_port") else (1, 2**40)
+            if isinstance(value, int) and not lowest <= value <= highest:
+                raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} to {highest}")
             if isinstance(value, float) and not 0 < value <= 86_400:  # noqa: PLR2004
                 raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most 86400 seconds")
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment variables from which `load_settings` makes the same settings."""
+    values = msgspec.structs.asdict(settings)
+    return {f"HYPERBUS_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 def load_settings(
@@ -112,6 +118,9 @@ def _from_project(folder: Path) -> dict[str, Any]:
                 content = tomllib.loads(project.read_text())
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise InvalidSettingError(f"{project} cannot be read: {error}") from error
-            table: dict[str, Any] = content.get("tool", {}).get("hyperbus", {})
+            tools = content.get("tool")
+            table = tools.get("hyperbus", {}) if isinstance(tools, dict) else {}
+            if not isinstance(table, dict):
+                raise InvalidSettingError(f"{project}: hyperbus has to be a table, [tool.hyperbus]")
             return table
     return {}

@@ -17,9 +17,10 @@ from prometheus_client import REGISTRY
 from hyperbus.bus import Bus
 from hyperbus.declaration.consumer import declaration_of
 from hyperbus.errors import DrainTimeoutError, HyperbusError
-from hyperbus.observability.logs import SignalLog, configure_logs
+from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
-from hyperbus.settings import Settings
+from hyperbus.observability.signal_log import SignalLog
+from hyperbus.settings import Settings, to_environment
 from hyperbus.signals import ConnectionChanged, Signal, WorkerChanged
 from hyperbus.supervisor.loading import load_consumers
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
@@ -34,6 +35,7 @@ def main() -> int:
     """Run a worker process; return its exit code. The orders come on standard input."""
     report = _reporter(int(os.environ.pop(REPORT_FD)))
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
+    os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
     configure_logs(orders.settings.log_level, json=orders.json_logs)
     try:
         consumers = load_consumers(orders.modules, folder=Path(orders.folder))

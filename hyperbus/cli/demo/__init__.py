@@ -1,0 +1,1 @@
+"""The demo: a small team of agents, and everything that listens to them, live."""

@@ -1,0 +1,84 @@
+"""`hyperbus publish` and `hyperbus tail`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hyperbus.bus import Bus
+from hyperbus.errors import ConsumersNotFoundError, EncodeError
+from hyperbus.event.codec import JsonCodec
+from hyperbus.event.data import check_type, event_types
+from hyperbus.event.envelope import Event
+from hyperbus.observability.logs import configure_logs
+from hyperbus.settings import Settings
+
+
+async def publish_once(
+    event_type: str,
+    text: str,
+    settings: Settings,
+    *,
+    workflow_id: str | None,
+    source_agent: str | None,
+    module: str | None,
+) -> str:
+    """Publish one event whose data is given as JSON; return its entry id.
+
+    Raises:
+        EncodeError: the text is not a JSON object, or does not fit the declared type.
+    """
+    configure_logs(settings.log_level)
+    data = _parse(sys.stdin.read() if text == "-" else text)
+    checked = _check(check_type(event_type), data, module)
+    event: Event[Any] = Event(type=event_type, data=checked, workflow_id=workflow_id)
+    async with Bus(settings=settings, source_agent=source_agent) as bus:
+        return await bus.publish(event)
+
+
+async def print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:
+    """Print events as JSON lines until interrupted, or `count` were printed."""
+    configure_logs(settings.log_level)
+    codec = JsonCodec()
+    async with Bus(settings=settings) as bus:
+        after = None if history else f"{int(await bus.transport.records.server_time() * 1000)}-0"
+        printed = 0
+        first, *others = patterns
+        async for event in bus.read(first, *others, after=after):
+            print(codec.encode(event).decode(), flush=True)
+            printed += 1
+            if printed == count:
+                return
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        data = msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise EncodeError(f"the data is not JSON: {error}; quote it for the shell, as in '{{\"n\": 1}}'") from error
+    if not isinstance(data, dict):
+        raise EncodeError(f"the data has to be a JSON object, such as '{{\"n\": 1}}', and not {text[:80]!r}")
+    return data
+
+
+def _check(event_type: str, data: dict[str, Any], module: str | None) -> Any:
+    """Return the data as its declared class, where a module declares it."""
+    if module is None:
+        return data
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConsumersNotFoundError(f"there is no module {module!r} here: {error}") from error
+    declared = event_types().get(event_type)
+    if declared is None:
+        raise EncodeError(f"{module} declares no event type {event_type!r}")
+    try:
+        return msgspec.convert(data, declared)
+    except msgspec.ValidationError as error:
+        raise EncodeError(f"the data does not fit {event_type}: {error}") from error

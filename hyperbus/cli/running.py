@@ -1,0 +1,50 @@
+"""`hyperbus run`: a supervisor on a terminal or under an init system."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from hyperbus.errors import MissingExtraError
+from hyperbus.observability.logs import configure_logs
+from hyperbus.settings import Settings
+from hyperbus.supervisor.supervisor import Supervisor, run_until_signalled
+
+
+async def supervise(modules: Sequence[str], settings: Settings, *, processes: int, reload: bool) -> None:
+    """Supervise until signalled.
+
+    Raises:
+        HyperbusError: what the supervisor could not do.
+        MissingExtraError: `reload` needs an extra that is not installed.
+    """
+    configure_logs(settings.log_level)
+    supervisor = Supervisor(modules, settings, processes=processes)
+    if settings.url is None:
+        structlog.get_logger("hyperbus").warning(
+            "no url given: using an embedded server; set HYPERBUS_URL to choose",
+            folder=str(Path(".hyperbus").absolute()),
+        )
+    watching = asyncio.create_task(_watch(supervisor, Path.cwd())) if reload else None
+    try:
+        await run_until_signalled(supervisor)
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait((watching,))
+    if watching is not None and not watching.cancelled():
+        watching.result()
+
+
+async def _watch(supervisor: Supervisor, folder: Path) -> None:
+    """Reload the processes when a Python file under `folder` changes."""
+    try:
+        from watchfiles import PythonFilter, awatch
+    except ModuleNotFoundError:
+        supervisor.stop()
+        raise MissingExtraError("--reload needs watchfiles: pip install 'hyperbus[reload]'") from None
+    async for _ in awatch(folder, watch_filter=PythonFilter()):
+        supervisor.reload()
