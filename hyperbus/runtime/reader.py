@@ -61,6 +61,10 @@ class GroupReader:
         self._changed.set()
         await self._reader.wake()
 
+    def recover(self) -> None:
+        """Before the next read, ask for what this consumer holds pending unknown to it."""
+        self._ambiguous = True
+
     async def stop(self) -> None:
         """Let `run` end; a read that is under way is taken in first."""
         self._stopping = True

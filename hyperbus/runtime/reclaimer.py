@@ -58,6 +58,7 @@ class Reclaimer:
         alive: Callable[[Sequence[str]], Awaitable[Sequence[bool]]],
         names: Callable[[], Sequence[str]],
         type_in: Callable[[str], str],
+        claims_uncertain: Callable[[], None],
     ) -> None:
         self._streams = streams
         self._inbox = inbox
@@ -70,6 +71,7 @@ class Reclaimer:
         self._alive = alive
         self._names = names
         self._type_in = type_in
+        self._claims_uncertain = claims_uncertain
         self._seen_since = clock.monotonic()
 
     async def run(self) -> None:
@@ -80,6 +82,7 @@ class Reclaimer:
                 await self.sweep()
             except BusUnavailable:
                 self._seen_since = self._clock.monotonic()
+                self._claims_uncertain()  # a claim that was answered unheard left entries with this worker
             except HyperbusError:
                 continue  # a stream is gone, or is none: the reader deals with it
 

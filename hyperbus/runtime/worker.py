@@ -136,7 +136,7 @@ class Worker:
             self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
-            names=lambda: tuple(self._types), type_in=self._types.__getitem__,
+            names=lambda: tuple(self._types), type_in=self._types.__getitem__, claims_uncertain=reader.recover,
         )  # fmt: skip
         endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
         if self.declaration.ack == "received":
