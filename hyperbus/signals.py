@@ -169,7 +169,7 @@ class Announcer:
 
     def announce(self, signal: Signal) -> None:
         """Tell every listener."""
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):  # a listener may remove itself
             try:
                 listener(signal)
             except Exception as error:  # noqa: BLE001 - a listener is a user's code

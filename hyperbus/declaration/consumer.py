@@ -24,7 +24,7 @@ DEFAULT_BATCH = 100
 #: The most that `concurrency` and `batch` may be.
 MOST_CONCURRENCY = 10_000
 MOST_BATCH = 10_000
-_ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
+_ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 Audience = Literal["group", "every_process"]
 AckWhen = Literal["handled", "received"]
@@ -94,24 +94,25 @@ def consumer(
         audience: "every_process" hands every event from now on to every process, without group, retry or promises.
         ack: "received" acks before the handler runs: at most once. Not together with `retry`.
         middleware: wraps every call of the handler; the first is the outermost.
-        thread_limit: threads for a handler that is a plain function; by default `concurrency`.
+        thread_limit: threads for a handler that is a plain function; by default `concurrency`, at most 64.
 
     Raises:
         DeclarationError: the declaration cannot work; the message says why.
     """
     outer = sys._getframe(1).f_locals  # noqa: SLF001 - annotations may name local classes
     scope = dict(outer)
+    listed = types if types is None or isinstance(types, str) else tuple(types)  # read twice below
 
     def decorate(decorated: DecoratedT) -> DecoratedT:
         where = f"{decorated.__module__}.{decorated.__qualname__}"
         signature = _signature(decorated, scope)
-        chosen = _check_types(where, types, signature)
+        chosen = _check_types(where, listed, signature)
         try:
             declaration = Declaration(
                 name=_snake_case(decorated.__name__),
-                group=check_name("group", group or _snake_case(decorated.__name__)),
+                group=check_name("group", _snake_case(decorated.__name__) if group is None else group),
                 types=TypeFilter(chosen),
-                data_types={type_of(data_type): data_type for data_type in _classes(types, signature)},
+                data_types={type_of(data_type): data_type for data_type in _classes(listed, signature)},
                 signature=signature,
                 concurrency=_within(where, "concurrency", concurrency, MOST_CONCURRENCY),
                 batch=_batch(where, batch, signature),
@@ -121,7 +122,7 @@ def consumer(
                 audience=audience,
                 ack=ack,
                 middleware=tuple(middleware),
-                thread_limit=_within(where, "thread_limit", thread_limit or min(concurrency, 64), MOST_CONCURRENCY),
+                thread_limit=_thread_limit(where, thread_limit, concurrency),
                 place=where,
             )
         except InvalidSettingError as error:
@@ -182,7 +183,8 @@ def _check_types(where: str, types: Iterable[str | type[EventData]] | None, sign
     if types is None:
         if not annotated:
             raise DeclarationError(
-                f"{where} says nowhere which events it takes: annotate its event as Event[SomeData], or pass types=[...]"
+                f"{where} says nowhere which events it takes: annotate its event as Event[SomeData], "
+                f"or pass types=[...]"
             )
         return annotated
     if isinstance(types, str):
@@ -213,6 +215,10 @@ def _within(where: str, name: str, value: int, most: int) -> int:
     if not 1 <= value <= most:
         raise DeclarationError(f"{where}: {name}={value} has to lie between 1 and {most}")
     return value
+
+
+def _thread_limit(where: str, limit: int | None, concurrency: int) -> int:
+    return _within(where, "thread_limit", min(concurrency, 64) if limit is None else limit, MOST_CONCURRENCY)
 
 
 def _check_linger(where: str, linger: Seconds) -> Seconds:

@@ -46,9 +46,9 @@ class Backoff:
     def wait(self, tries: int, chance: float) -> Seconds:
         """Return the wait after `tries` failures (1 or more); `chance` lies in [0, 1) and places it in the jitter."""
         try:
-            full = self.initial * self.factor ** (tries - 1)
+            full = self.initial * float(self.factor) ** (tries - 1)
         except OverflowError:
-            full = self.maximum
+            full = self.maximum if self.initial else 0.0
         return min(full, self.maximum) * (1 - self.jitter * chance)
 
 

@@ -40,11 +40,12 @@ def read_signature(handler: Callable[..., Any], *, method: bool, scope: Mapping[
     name = handler.__qualname__
     parameters = list(inspect.signature(handler).parameters.values())[1 if method else 0 :]
     required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if not parameters or len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_event = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if not takes_event or len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004
         raise DeclarationError(f"{name} has to take (event) or (event, delivery)")
     hints = _hints(handler, scope)
     data_types, batch = _read_annotation(name, hints.get(parameters[0].name, Event))
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return Signature(
         data_types=data_types,
         batch=batch,
@@ -57,7 +58,7 @@ def _hints(handler: Callable[..., Any], scope: Mapping[str, Any]) -> dict[str, A
     module = sys.modules.get(handler.__module__)
     try:
         return get_type_hints(handler, vars(module) if module else {}, dict(scope))
-    except NameError as error:
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise DeclarationError(
             f"the annotation of {handler.__qualname__} cannot be read: {error}; import that name at run time "
             f"(not under TYPE_CHECKING), or annotate the event as `Event` and pass types="
@@ -70,8 +71,10 @@ def _read_annotation(name: str, annotation: Any) -> tuple[tuple[type[EventData],
         annotation = (get_args(annotation) or (Event,))[0]
     members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     data_types: list[type[EventData]] = []
+    takes_any = False
     for member in members:
         if member is Event or member is Any:
+            takes_any = True
             continue
         if get_origin(member) is not Event:
             raise DeclarationError(
@@ -79,8 +82,10 @@ def _read_annotation(name: str, annotation: Any) -> tuple[tuple[type[EventData],
                 f"Event[A] | Event[B], or list[...] of these"
             )
         (data_type,) = get_args(member)
-        data_types.extend(_data_types(name, data_type))
-    if data_types and len(data_types) < len(members):
+        found = _data_types(name, data_type)
+        takes_any = takes_any or not found
+        data_types.extend(found)
+    if data_types and takes_any:
         raise DeclarationError(f"{name} takes both Event[...] and bare Event; bare Event already takes any")
     return tuple(dict.fromkeys(data_types)), batch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -34,7 +35,7 @@ class EventDataMeta(msgspec.StructMeta):
 
     event_type: str | None
 
-    def __new__(
+    def __new__(  # noqa: PYI034 - type checkers allow no Self in a metaclass
         mcs,
         name: str,
         bases: tuple[type, ...],
@@ -85,11 +86,12 @@ def event_types() -> dict[str, type[EventData]]:
     Raises:
         DuplicateTypeError: two different classes claim one type.
     """
-    try:
+    with suppress(DuplicateTypeError):
         return _collect()
-    except DuplicateTypeError:
-        gc.collect()  # a class that nobody holds any more lives on until its reference cycle is broken
-        return _collect()
+    # A class that nobody holds any more lives on until its reference cycle is broken. Not inside an `except`:
+    # the error's own traceback would hold it.
+    gc.collect()
+    return _collect()
 
 
 def _collect() -> dict[str, type[EventData]]:
