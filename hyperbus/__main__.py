@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -13,13 +14,14 @@ def main() -> None:
     try:
         run = _load()
         code = run(sys.argv[1:])
+        sys.stdout.flush()  # here, where a reader that has gone is no surprise
     except HyperbusError as error:
         print(f"hyperbus: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - this is the command line
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
         code = 141
     sys.exit(code)
 

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+from hyperbus.errors import HyperbusError
 from hyperbus.settings import load_settings
 
 app = typer.Typer(
     name="hyperbus",
     help="A Redis Streams event bus: publish typed events, run supervised consumers.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which takes "[default: ...]" for a style
 )
 
 Url = Annotated[str | None, typer.Option(help="Where the bus is. [default: $HYPERBUS_URL, else embedded://.hyperbus]")]
@@ -25,6 +26,12 @@ WebsocketPort = Annotated[int | None, typer.Option(help="Port for WebSocket clie
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
+class UsageError(HyperbusError):
+    """The command line itself cannot be understood."""
+
+    exit_code = 2
+
+
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code.
 
@@ -32,25 +39,48 @@ def run(arguments: list[str]) -> int:
         HyperbusError: it failed; the message says why.
     """
     try:
-        app(arguments)
+        code = app(arguments or ["--help"], prog_name="hyperbus", standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
-    return 0
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        wrong = _usage_error(error)
+        if wrong is None:
+            raise
+        raise wrong from None
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: Exception) -> UsageError | None:
+    """Return what the parser has to say, in one line; it would draw a box. None if it was not the parser."""
+    tell = getattr(error, "format_message", None)  # its classes have no public home that all versions share
+    if tell is None:
+        return None
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "hyperbus")
+    return UsageError(f"{str(tell()).strip().rstrip('.')}; see {command} --help")
 
 
 @app.callback(invoke_without_command=True)
 def show_version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Answer --version."""
     if version:
+        from importlib.metadata import PackageNotFoundError
         from importlib.metadata import version as version_of
 
-        print(f"hyperbus {version_of('hyperbus')}")
+        try:
+            print(f"hyperbus {version_of('hyperbus')}")
+        except PackageNotFoundError:
+            print("hyperbus (from its source tree, not installed)")
         raise typer.Exit
 
 
 @app.command("run")
 def run_consumers(
-    modules: Annotated[list[str], typer.Argument(help="Modules that declare consumers; a package means all of it.")],
+    modules: Annotated[
+        list[str], typer.Argument(metavar="MODULE", help="Modules that declare consumers; a package means all of it.")
+    ],
     processes: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     url: Url = None,
     prefix: Prefix = None,

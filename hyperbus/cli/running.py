@@ -21,14 +21,17 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
         HyperbusError: what the supervisor could not do.
         MissingExtraError: `reload` needs an extra that is not installed.
     """
+    if reload:
+        _check_reload()
     configure_logs(settings.log_level)
-    supervisor = Supervisor(modules, settings, processes=processes)
+    folder = Path.cwd()
+    supervisor = Supervisor(modules, settings, processes=processes, folder=folder)
     if settings.url is None:
         structlog.get_logger("hyperbus").warning(
             "no url given: using an embedded server; set HYPERBUS_URL to choose",
-            folder=str(Path(".hyperbus").absolute()),
+            folder=str(folder / ".hyperbus"),
         )
-    watching = asyncio.create_task(_watch(supervisor, Path.cwd())) if reload else None
+    watching = asyncio.create_task(_watch(supervisor, folder)) if reload else None
     try:
         await run_until_signalled(supervisor)
     finally:
@@ -41,10 +44,14 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
 
 async def _watch(supervisor: Supervisor, folder: Path) -> None:
     """Reload the processes when a Python file under `folder` changes."""
-    try:
-        from watchfiles import PythonFilter, awatch
-    except ModuleNotFoundError:
-        supervisor.stop()
-        raise MissingExtraError("--reload needs watchfiles: pip install 'hyperbus[reload]'") from None
+    from watchfiles import PythonFilter, awatch
+
     async for _ in awatch(folder, watch_filter=PythonFilter()):
         supervisor.reload()
+
+
+def _check_reload() -> None:
+    try:
+        import watchfiles  # noqa: F401 - whether it is there
+    except ModuleNotFoundError:
+        raise MissingExtraError("--reload needs watchfiles: pip install 'hyperbus[reload]'") from None

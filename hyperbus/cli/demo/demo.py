@@ -207,6 +207,7 @@ class _stopping_on_signals:  # noqa: N801 - used like a function
 
 def _check_extras() -> None:
     try:
+        import rich  # noqa: F401 - whether it is there
         import websockets  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingExtraError("the demo needs websockets: pip install 'hyperbus[websocket]'") from None
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"the demo needs {error.name}: pip install 'hyperbus[cli,websocket]'") from None
