@@ -1,0 +1,1 @@
+"""Consumers that are ready to run: `hyperbus run consumers`. Copy one to begin your own."""

@@ -1,0 +1,95 @@
+"""A listener that logs what is worth a line, each kind of signal at a bounded rate, so that no fault floods the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import structlog
+
+from hyperbus.clock import Clock, Seconds, SystemClock
+from hyperbus.signals import (
+    Claimed,
+    ConnectionChanged,
+    EntryDeadLettered,
+    GroupRebuilt,
+    Recovered,
+    RetryScheduled,
+    Signal,
+    StreamsFound,
+    WorkerChanged,
+)
+
+#: Level and words of each kind of signal that is logged.
+_LINES: dict[type, tuple[str, str]] = {
+    RetryScheduled: ("warning", "delivery failed, will be tried again"),
+    EntryDeadLettered: ("error", "entry dead-lettered"),
+    Claimed: ("warning", "entries of a dead consumer claimed"),
+    Recovered: ("warning", "entries delivered unnoticed were found again"),
+    StreamsFound: ("info", "streams found"),
+    GroupRebuilt: ("warning", "lost group rebuilt"),
+    WorkerChanged: ("info", "worker"),
+}
+_MAX_STREAMS = 10
+
+
+@dataclass(slots=True)
+class _Window:
+    began: float
+    lines: int = 0
+    left_out: int = 0
+
+
+class SignalLog:
+    """Logs signals: at most `limit` lines a kind in `window` seconds; then how many were left out."""
+
+    def __init__(self, *, limit: int = 10, window: Seconds = 10.0, clock: Clock | None = None) -> None:
+        self._limit = limit
+        self._window = window
+        self._clock = clock or SystemClock()
+        self._windows: dict[str, _Window] = {}
+        self._log = structlog.get_logger("hyperbus")
+
+    def __call__(self, signal: Signal) -> None:
+        """Log `signal`, if its kind is worth it and has not said too much lately."""
+        now = self._clock.monotonic()
+        if self._windows:
+            self._end_windows(now)
+        line = _line(signal)
+        if line is None:
+            return
+        level, words = line
+        kind = type(signal).__name__
+        window = self._windows.setdefault(kind, _Window(now))
+        if window.lines >= self._limit:
+            window.left_out += 1
+            return
+        window.lines += 1
+        getattr(self._log, level)(words, **_values(signal))
+
+    def close(self) -> None:
+        """Say what is still unsaid about lines left out."""
+        self._end_windows(float("inf"))
+
+    def _end_windows(self, now: float) -> None:
+        for kind, window in list(self._windows.items()):
+            if now - window.began >= self._window:
+                del self._windows[kind]
+                if window.left_out:
+                    self._log.warning("more of the same left out", signal=kind, count=window.left_out)
+
+
+def _line(signal: Signal) -> tuple[str, str] | None:
+    if isinstance(signal, ConnectionChanged):
+        return ("info", "server found again") if signal.connected else ("warning", "server lost")
+    return _LINES.get(type(signal))
+
+
+def _values(signal: Signal) -> dict[str, Any]:
+    values = {field.name: getattr(signal, field.name) for field in fields(signal)}
+    if isinstance(signal, StreamsFound):
+        values["streams"] = list(signal.streams[:_MAX_STREAMS])
+        values["count"] = len(signal.streams)
+    if isinstance(signal, ConnectionChanged):
+        del values["connected"]
+    return {name: value for name, value in values.items() if value != ""}
