@@ -1,0 +1,1 @@
+"""Tests of hyperbus, and what several of them share."""

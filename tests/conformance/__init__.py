@@ -1,0 +1,1 @@
+"""What every transport does, as claims that run on each of them."""

@@ -1,0 +1,188 @@
+"""Memory and a server, asked the same things in the same order, give the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hyperbus.errors import HyperbusError
+from hyperbus.transport import FIRST_ID, DeadLetter, Entry, NewEntry
+from tests.conformance.harness import Harness, MemoryPlace, Place, ServerPlace
+from tests.servers import Server
+
+Operation = tuple[Any, ...]
+
+STREAMS = st.integers(0, 1)
+GROUPS = st.sampled_from(["g", "h"])
+CONSUMERS = st.sampled_from(["c1", "c2", "c3"])
+COUNTS = st.integers(1, 4)
+#: Which of the entries that a stream ever had.
+POSITIONS = st.integers(0, 7)
+IDS = st.lists(POSITIONS, min_size=1, max_size=4)
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("append"), STREAMS, COUNTS),
+    st.tuples(st.just("create_group"), STREAMS, GROUPS, POSITIONS),
+    st.tuples(st.just("read_group"), GROUPS, CONSUMERS, st.lists(STREAMS, min_size=1, max_size=2, unique=True), COUNTS),
+    st.tuples(st.just("read"), POSITIONS, COUNTS),
+    st.tuples(st.just("read_pending"), STREAMS, GROUPS, CONSUMERS, POSITIONS, COUNTS),
+    st.tuples(st.just("ack"), STREAMS, GROUPS, IDS),
+    st.tuples(st.just("claim"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
+    st.tuples(st.just("set_delivery_counts"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("dead_letter"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("remove_consumer"), GROUPS, CONSUMERS),
+    st.tuples(st.just("delete_entries"), STREAMS, IDS),
+    st.tuples(st.just("destroy_group"), STREAMS, GROUPS),
+    st.tuples(st.just("delete_stream"), STREAMS),
+)
+
+
+class Side:
+    """One of the two, with its entry ids translated to the order in which they were given."""
+
+    def __init__(self, place: Place) -> None:
+        self.harness = Harness(place)
+        self._names = [self.harness.stream("a"), self.harness.stream("b")]
+        self._given: list[list[bytes]] = [[], []]
+
+    async def answer(self, operation: Operation) -> Any:
+        """Do it; return what came back, or the name of the error."""
+        name, *arguments = operation
+        try:
+            return await getattr(self, name)(*arguments)
+        except HyperbusError as error:
+            return type(error).__name__
+
+    async def append(self, stream: int, count: int) -> Any:
+        entries = [NewEntry(self._names[stream], b"f", b"%d" % number) for number in range(count)]
+        results = await self.harness.streams.append(entries)
+        self._given[stream] += [str(result).encode() for result in results]
+        return [self._place(stream, str(result).encode()) for result in results]
+
+    async def create_group(self, stream: int, group: str, after: int) -> Any:
+        return await self.harness.streams.create_groups([(self._names[stream], group, self._id(stream, after))])
+
+    async def read_group(self, group: str, consumer: str, streams: list[int], count: int) -> Any:
+        names = [self._names[stream] for stream in streams]
+        read = await self.harness.reader.read_group(group, consumer, names, count=count, block=0)
+        return [self._entries(self._names.index(name), entries) for name, entries in read]
+
+    async def read(self, after: int, count: int) -> Any:
+        positions = {name: self._id(stream, after) for stream, name in enumerate(self._names)}
+        read = await self.harness.reader.read(positions, count=count, block=0)
+        return [self._entries(self._names.index(name), entries) for name, entries in read]
+
+    async def read_pending(self, stream: int, group: str, consumer: str, after: int, count: int) -> Any:
+        read_pending = self.harness.reader.read_pending
+        name, start = self._names[stream], self._id(stream, after)
+        return self._entries(stream, await read_pending(group, consumer, name, after=start, count=count))
+
+    async def ack(self, stream: int, group: str, ids: list[int]) -> Any:
+        return await self.harness.streams.ack([(self._names[stream], group, self._ids(stream, ids))])
+
+    async def claim(self, stream: int, group: str, consumer: str, owner: str, ids: list[int]) -> Any:
+        wanted = self._ids(stream, ids)
+        claimed = await self.harness.streams.claim(self._names[stream], group, consumer, wanted, owner=owner)
+        return [(self._entries(stream, [entry]), count) for entry, count in claimed]
+
+    async def set_delivery_counts(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:
+        counts = [(entry_id, 10 + number) for number, entry_id in enumerate(self._ids(stream, ids))]
+        return await self.harness.streams.set_delivery_counts(self._names[stream], group, consumer, counts)
+
+    async def dead_letter(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:
+        letters = [
+            DeadLetter(entry_id, [b"f", b"v"], "rejected", "E", "m", "t", 1, 1.5, 2.5)
+            for entry_id in self._ids(stream, ids)
+        ]
+        return await self.harness.streams.dead_letter(self._names[stream], group, consumer, letters)
+
+    async def remove_consumer(self, group: str, consumer: str) -> Any:
+        # The number is not compared: Redis 7.0 knows a consumer from its first entry on, others from its first read.
+        await self.harness.streams.remove_consumer(group, consumer, self._names)
+
+    async def delete_entries(self, stream: int, ids: list[int]) -> Any:
+        self.harness.place.delete_entries(self._names[stream], self._ids(stream, ids))
+
+    async def destroy_group(self, stream: int, group: str) -> Any:
+        # A server answers a missing stream with an error, which is no business of the transport.
+        if (await self.harness.streams.info([self._names[stream]]))[0] is not None:
+            self.harness.place.destroy_group(self._names[stream], group)
+
+    async def delete_stream(self, stream: int) -> Any:
+        self.harness.place.delete_stream(self._names[stream])
+
+    async def state(self) -> Any:
+        """Return all that can be seen without changing anything."""
+        streams = self.harness.streams
+        pairs = [(name, group) for name in self._names for group in ("g", "h")]
+        seen: list[Any] = [await streams.pending_summaries(pairs)]
+        for name, group in pairs:
+            stream = self._names.index(name)
+            pending = await streams.pending(name, group)
+            letters = await streams.dead_letters(name, group)
+            seen += [
+                [(self._place(stream, entry.id), entry.consumer, entry.delivery_count) for entry in pending],
+                [letter._replace(entry_id=b"%d" % self._place(stream, letter.entry_id)) for _, letter in letters],
+            ]
+        for stream, info in enumerate(await streams.info(self._names)):
+            groups = [] if info is None else info.groups
+            seen += [
+                None if info is None else info.length,
+                [
+                    (group.group, group.pending, group.lag, self._place(stream, group.last_delivered_id))
+                    for group in groups
+                ],
+                self._entries(stream, await streams.range(self._names[stream])),
+            ]
+        last = await streams.last_ids(self._names)
+        return [*seen, [self._place(stream, entry_id) for stream, entry_id in enumerate(last)]]
+
+    def _id(self, stream: int, position: int) -> bytes:
+        given = self._given[stream]
+        return given[position - 1] if 0 < position <= len(given) else FIRST_ID
+
+    def _ids(self, stream: int, positions: Sequence[int]) -> list[bytes]:
+        return [self._id(stream, position) for position in positions]
+
+    def _place(self, stream: int, entry_id: bytes) -> int:
+        return 0 if entry_id == FIRST_ID else 1 + self._given[stream].index(entry_id)
+
+    def _entries(self, stream: int, entries: Sequence[Entry]) -> list[tuple[int, list[bytes]]]:
+        return [(self._place(stream, entry.id), entry.fields) for entry in entries]
+
+
+async def compare(server: Server, operations: Sequence[Operation]) -> None:
+    memory, real = Side(MemoryPlace()), Side(ServerPlace(server))
+    sides = (memory, real)
+    try:
+        for side in sides:
+            await side.harness.transport.open()
+            for stream in (0, 1):
+                await side.create_group(stream, "g", 0)
+        for number, operation in enumerate(operations):
+            ours, theirs = [await side.answer(operation) for side in sides]
+            assert ours == theirs, f"answer {number}, {operation}"
+            ours, theirs = [await side.state() for side in sides]
+            assert ours == theirs, f"state after {number}, {operation}"
+    finally:
+        for side in sides:
+            await side.harness.transport.close()
+
+
+@pytest.fixture(scope="module")
+def run(server: Server) -> Any:
+    """One event loop for every example: a new one each would cost more than the example."""
+    with asyncio.Runner() as runner:
+        yield lambda operations: runner.run(compare(server, operations))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(operations=st.lists(OPERATIONS, min_size=8, max_size=25))
+def test_memory_answers_as_a_server_does(run: Any, operations: list[Operation]) -> None:
+    """Any sequence of operations gives the same answers, and leaves the same state, after every step."""
+    run(operations)
