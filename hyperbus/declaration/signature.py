@@ -39,7 +39,7 @@ def read_signature(handler: Callable[..., Any], *, method: bool, scope: Mapping[
     """
     name = handler.__qualname__
     parameters = list(inspect.signature(handler).parameters.values())[1 if method else 0 :]
-    required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_event = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if not takes_event or len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004

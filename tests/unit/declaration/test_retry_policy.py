@@ -1,0 +1,151 @@
+"""Backoff and outcomes: when to try again, and when to give up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Reject, Retried, Retry
+from hyperbus.declaration.retry_policy import Backoff, decide
+from hyperbus.errors import DeclarationError, HyperbusError
+
+chances = st.floats(0, 1, exclude_max=True)
+
+
+@st.composite
+def policies(draw: st.DrawFn, jitter: st.SearchStrategy[float] = st.floats(0, 1)) -> Backoff:  # noqa: B008 - never changed
+    initial = draw(st.just(0.0) | st.floats(0, 1e6))
+    return Backoff(
+        initial=initial,
+        factor=draw(st.floats(1, 1e6) | st.integers(1, 10)),
+        maximum=draw(st.floats(initial, 1e9)),
+        jitter=draw(jitter),
+    )
+
+
+@given(policy=policies(), tries=st.integers(1, 100_000), chance=chances)
+def test_a_wait_is_never_negative_and_never_above_the_maximum(policy: Backoff, tries: int, chance: float) -> None:
+    """However often it was tried: powers overflow, waits do not."""
+    assert 0 <= policy.wait(tries, chance) <= policy.maximum
+
+
+@given(policy=policies(jitter=st.just(0.0)), tries=st.integers(1, 10_000), chance=chances)
+def test_without_jitter_a_wait_never_gets_shorter(policy: Backoff, tries: int, chance: float) -> None:
+    """And chance has no say."""
+    assert policy.wait(tries, chance) <= policy.wait(tries + 1, 0.0)
+
+
+@given(policy=policies(), tries=st.integers(1, 10_000), chance=chances)
+def test_jitter_shortens_a_wait_by_its_share_at_most(policy: Backoff, tries: int, chance: float) -> None:
+    """It never makes one longer."""
+    full = policy.wait(tries, 0.0)
+    wait = policy.wait(tries, chance)
+    assert wait <= full
+    assert wait >= full * (1 - policy.jitter) or math.isclose(wait, full * (1 - policy.jitter))
+
+
+@given(tries=st.integers(1, 10_000))
+def test_no_initial_wait_is_no_wait_at_all(tries: int) -> None:
+    """Zero times anything."""
+    assert Backoff(initial=0).wait(tries, 0.5) == 0
+
+
+def test_waits_grow_by_the_factor_up_to_the_maximum() -> None:
+    """The numbers that the documentation promises."""
+    policy = Backoff(initial=0.5, factor=2, maximum=3, jitter=0)
+    assert [policy.wait(tries, 0.0) for tries in (1, 2, 3, 4, 5, 5000)] == [0.5, 1, 2, 3, 3, 3]
+    assert Backoff(initial=1, factor=1, maximum=1, jitter=0.5).wait(1, 0.5) == 0.75
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"initial": -1},
+        {"initial": math.inf, "maximum": math.inf},
+        {"initial": math.nan},
+        {"factor": 0.5},
+        {"factor": math.inf},
+        {"factor": math.nan},
+        {"initial": 5, "maximum": 4},
+        {"maximum": math.inf},
+        {"maximum": math.nan},
+        {"tries": 0},
+        {"jitter": -0.1},
+        {"jitter": 1.1},
+        {"jitter": math.nan},
+    ],
+    ids=str,
+)
+def test_a_policy_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
+    """The message says what each number may be."""
+    with pytest.raises(DeclarationError, match=r"^Backoff\(.*\) cannot be used: initial >= 0, factor >= 1"):
+        Backoff(**options)
+
+
+REJECT = Reject("no such network")
+ERROR = ValueError("busy")
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "outcome"),
+    [
+        (None, 1, ACKED),
+        (None, 99, ACKED),
+        (REJECT, 1, DeadLettered("rejected", REJECT)),
+        (REJECT, 3, DeadLettered("rejected", REJECT)),
+        (ERROR, 1, Retried(1.0, ERROR)),
+        (ERROR, 2, Retried(2.0, ERROR)),
+        (ERROR, 3, DeadLettered("exhausted", ERROR)),
+        (ERROR, 4, DeadLettered("exhausted", ERROR)),
+    ],
+    ids=str,
+)
+def test_what_happened_decides_the_outcome(error: BaseException | None, tries: int, outcome: object) -> None:
+    """Done, tried again, or given up: by the error and by how often it was tried."""
+    policy = Backoff(initial=1, factor=2, tries=3, jitter=0)
+    assert decide(error, tries=tries, policy=policy, chance=lambda: 0.0) == outcome
+
+
+@pytest.mark.parametrize(
+    ("after", "tries", "outcome"),
+    [(5.0, 1, "after 5"), (0.0, 2, "after 0"), (None, 2, "after 2"), (5.0, 3, "exhausted")],
+)
+def test_a_handler_that_asks_for_a_retry_gets_one_until_its_tries_are_up(
+    after: float | None, tries: int, outcome: str
+) -> None:
+    """At the time it named, or at the policy's."""
+    error = Retry(after=after)
+    decided = decide(error, tries=tries, policy=Backoff(initial=1, tries=3, jitter=0), chance=lambda: 0.0)
+    if outcome == "exhausted":
+        assert decided == DeadLettered("exhausted", error)
+    else:
+        assert decided == Retried(float(outcome.removeprefix("after ")), error)
+
+
+def test_chance_is_asked_only_for_a_wait_of_the_policy() -> None:
+    """And its answer places the wait."""
+    policy = Backoff(initial=1, tries=3, jitter=0.5)
+    assert decide(ERROR, tries=1, policy=policy, chance=lambda: 0.5) == Retried(0.75, ERROR)
+    for error in (None, REJECT, Retry(after=1)):
+        decide(error, tries=1, policy=policy, chance=lambda: pytest.fail("asked for nothing"))
+
+
+@pytest.mark.parametrize("after", [-1, -0.001, math.inf, math.nan])
+def test_a_retry_at_no_possible_time_is_refused(after: float) -> None:
+    """The traceback then shows the handler's own line."""
+    with pytest.raises(ValueError, match=r"give a number of seconds from 0 up"):
+        Retry(after=after)
+
+
+def test_retry_and_reject_say_what_was_decided() -> None:
+    """They are decisions of a handler, no errors of hyperbus."""
+    assert str(Retry()) == "retry"
+    assert str(Retry(after=5)) == "retry after 5 s"
+    assert (str(Reject()), Reject("bad").reason) == ("rejected", "bad")
+    assert not isinstance(Retry(), HyperbusError)
+    assert not isinstance(Reject(), HyperbusError)
+    assert Acked() == ACKED
