@@ -68,6 +68,7 @@ async def test_pending_pages_in_order(harness: Harness) -> None:
     stream, ids = await harness.delivered(4)
     page = await harness.streams.pending(stream, "g", count=3)
     rest = await harness.streams.pending(stream, "g", after=page[-1].id, count=3)
+    assert len(page) == 3
     assert [(entry.id, entry.consumer, entry.delivery_count) for entry in page + rest] == [
         (entry_id, "c1", 1) for entry_id in ids
     ]
@@ -237,6 +238,7 @@ async def test_dead_letters_are_paged_by_group(harness: Harness) -> None:
     await harness.streams.dead_letter(stream, "g", "c1", [letter(entry_id) for entry_id in ids])
     page = await harness.streams.dead_letters(stream, "g", count=2)
     rest = await harness.streams.dead_letters(stream, "g", after=page[-1][0])
+    assert len(page) == 2
     assert [read.entry_id for _, read in page + rest] == ids
     assert await harness.streams.dead_letters(stream, "h") == []
 
@@ -244,10 +246,15 @@ async def test_dead_letters_are_paged_by_group(harness: Harness) -> None:
 async def test_a_dead_letter_written_by_hand_can_be_read(harness: Harness) -> None:
     """An entry without a story does not stop the others from being read."""
     stream, ids = await harness.delivered(1)
-    harness.place.add_raw(dead_letter_key(stream, "g"), [b"note", b"by hand"])
+    long = [b"note", b"by hand"] * 12
+    harness.place.add_raw(dead_letter_key(stream, "g"), long[:2])
+    harness.place.add_raw(dead_letter_key(stream, "g"), long)
     await harness.streams.dead_letter(stream, "g", "c1", [letter(ids[0])])
-    by_hand, ours = [read for _, read in await harness.streams.dead_letters(stream, "g")]
-    assert (by_hand.entry_id, by_hand.fields, by_hand.reason) == (b"", [b"note", b"by hand"], "unknown")
+    *by_hand, ours = [read for _, read in await harness.streams.dead_letters(stream, "g")]
+    assert [(read.entry_id, read.fields, read.reason) for read in by_hand] == [
+        (b"", long[:2], "unknown"),
+        (b"", long, "unknown"),
+    ]
     assert ours == letter(ids[0])
 
 
@@ -255,8 +262,9 @@ async def test_a_dead_letter_that_cannot_be_stored_is_not_acked(harness: Harness
     """When the dead letters' key holds something else, the entry stays pending."""
     stream, ids = await harness.delivered(1)
     harness.place.set_value(dead_letter_key(stream, "g"), b"text")
-    with pytest.raises(WrongTypeError):
-        await harness.streams.dead_letter(stream, "g", "c1", [letter(ids[0])])
+    for consumer in ("c1", "nobody"):
+        with pytest.raises(WrongTypeError):
+            await harness.streams.dead_letter(stream, "g", consumer, [letter(ids[0])])
     assert [entry.id for entry in await harness.streams.pending(stream, "g")] == ids
 
 

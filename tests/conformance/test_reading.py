@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, WrongTypeError
-from hyperbus.transport import FIRST_ID, Read
+from hyperbus.transport import FIRST_ID, DeadLetter, Read
+from hyperbus.transports.keys import dead_letter_key
 from tests.conformance.harness import DEADLINE, Harness
 
 #: Longer than any claim may take: a read that returns was woken.
@@ -277,6 +278,17 @@ async def test_read_waits_for_a_stream_that_does_not_exist(harness: Harness) -> 
     assert (name, [entry.id for entry in entries]) == (stream, ids)
 
 
+async def test_a_blocked_read_returns_dead_letters(harness: Harness) -> None:
+    """Dead letters are a stream that can be followed like any other."""
+    stream, [entry_id] = await harness.delivered(1)
+    dead = dead_letter_key(stream, "g")
+    task = asyncio.create_task(harness.reader.read({dead: FIRST_ID}, count=1, block=LONG))
+    await harness.blocked()
+    letter = DeadLetter(entry_id, [b"data", b"{}"], "rejected", "", "", "", 1, 1.0, 2.0)
+    assert await harness.streams.dead_letter(stream, "g", "c1", [letter]) == [True]
+    assert [(name, len(entries)) for name, entries in await task] == [(dead, 1)]
+
+
 async def test_read_of_another_type_fails(harness: Harness) -> None:
     """A key that is no stream cannot be read as one."""
     harness.place.set_value(harness.stream(), b"text")
@@ -299,6 +311,7 @@ async def test_read_pending_pages_through_what_a_consumer_holds(harness: Harness
     read_pending = harness.reader.read_pending
     page = await read_pending("g", "c1", stream, after=FIRST_ID, count=3)
     rest = await read_pending("g", "c1", stream, after=page[-1].id, count=3)
+    assert [len(page), len(rest)] == [3, 1]
     assert [entry.id for entry in page + rest] == ids
     assert page[2].fields == [b"data", b"2"]
     assert [entry.id for entry in await read_pending("g", "c2", stream, after=FIRST_ID, count=9)] == [other]

@@ -110,11 +110,6 @@ class MemoryReader:
                 self._waiter = self._store.watch(keys)
             await self._wait(keys, self._waiter, remaining)
             self._check_open()
-            if self._was_woken():
-                return []
-
-    def _was_woken(self) -> bool:
-        return self._woken
 
     async def _wait(self, keys: Sequence[str], waiter: Waiter, timeout: Seconds) -> None:  # noqa: ASYNC109 - by our clock
         timer = asyncio.ensure_future(self._store.clock.sleep(timeout))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -49,12 +49,8 @@ class IdMap(Generic[T]):
         return self._values.get(entry_id)
 
     def put(self, entry_id: EntryId, value: T) -> None:
-        """Store a value; an id that is the highest, as nearly all are, costs no search."""
-        if entry_id not in self._values:
-            if self._ids and entry_id < self._ids[-1]:
-                insort(self._ids, entry_id)
-            else:
-                self._ids.append(entry_id)
+        """Store a value; its id has to be above all others, as ids are given out and delivered in order."""
+        self._ids.append(entry_id)
         self._values[entry_id] = value
 
     def pop(self, entry_id: EntryId) -> T | None:
