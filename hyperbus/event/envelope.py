@@ -31,15 +31,17 @@ class EventMeta(msgspec.StructMeta):
     Decoding does not pass through here, so an entry that lacks them is refused and not repaired.
     """
 
-    def __call__(cls, **fields: Any) -> Any:  # noqa: N805 - of a metaclass, self is a class
-        """Make an event; `data` is required, everything else can be filled in."""
-        if "id" not in fields:
-            fields["id"] = new_id()
-        if "type" not in fields:
-            fields["type"] = type_of(fields.get("data"))
-        if "timestamp" not in fields:
-            fields["timestamp"] = datetime.now(UTC)
-        return super().__call__(**fields)
+    if not TYPE_CHECKING:  # for type checkers an event is made by its `__init__` below
+
+        def __call__(cls, **fields: Any) -> Any:  # noqa: N805 - of a metaclass, self is a class
+            """Make an event; `data` is required, everything else can be filled in."""
+            if "id" not in fields:
+                fields["id"] = new_id()
+            if "type" not in fields:
+                fields["type"] = type_of(fields.get("data"))
+            if "timestamp" not in fields:
+                fields["timestamp"] = datetime.now(UTC)
+            return super().__call__(**fields)
 
 
 class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, omit_defaults=True):

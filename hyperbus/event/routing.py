@@ -56,9 +56,7 @@ class TypeFilter:
         self.names = tuple(pattern for pattern in self.patterns if "*" not in pattern)
         #: The globs among the patterns: streams that have to be discovered.
         self.globs = tuple(pattern for pattern in self.patterns if "*" in pattern)
-        self._match = re.compile(
-            "|".join(re.escape(pattern).replace(r"\*", ".*") for pattern in self.patterns) or r"(?!)"
-        ).fullmatch
+        self._match = re.compile("|".join(map(_expression, self.patterns)) or r"(?!)").fullmatch
 
     def matches(self, event_type: str) -> bool:
         """Tell whether `event_type` is covered."""
@@ -67,6 +65,15 @@ class TypeFilter:
     def overlaps(self, other: TypeFilter) -> bool:
         """Tell whether some event type can be covered by both."""
         return any(_can_both_match(mine, theirs) for mine in self.patterns for theirs in other.patterns)
+
+
+def _expression(pattern: str) -> str:
+    """Return a regular expression for a glob; atomic, as trying every way to place many stars would take for ever."""
+    first, *rest = map(re.escape, re.sub(r"\*+", "*", pattern).split("*"))
+    if not rest:
+        return first
+    *middle, last = rest
+    return first + "".join(f"(?>.*?{part})" for part in middle) + ".*" + last
 
 
 def _check_pattern(pattern: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +154,18 @@ def test_two_patterns_that_cover_one_type_overlap(event_type: str, data: st.Data
 def test_two_names_overlap_only_when_they_are_one(first: str, second: str) -> None:
     """No star, no doubt."""
     assert TypeFilter([first]).overlaps(TypeFilter([second])) is (first == second)
+
+
+@given(event_type=types, pattern=st.text("ab.*", min_size=1, max_size=8).filter(lambda text: "*" in text))
+def test_a_glob_matches_as_the_shell_s_do(event_type: str, pattern: str) -> None:
+    """Held against another implementation; it knows no other special characters here."""
+    assert TypeFilter([pattern]).matches(event_type) is fnmatchcase(event_type, pattern)
+
+
+def test_a_glob_full_of_stars_is_matched_quickly() -> None:
+    """Trying every way to place the stars would take for ever."""
+    assert not TypeFilter(["*a" * 40]).matches("a" * 200 + "b")
+    assert TypeFilter(["*a" * 40]).matches("a" * 200)
 
 
 def test_overlap_of_patterns_full_of_stars_is_found_quickly() -> None:
