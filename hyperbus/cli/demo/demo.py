@@ -43,6 +43,7 @@ class Demo:
     """One run of the demo. Everything it makes lies in a folder that goes with it."""
 
     def __init__(self, *, url: str | None, seconds: Seconds | None, rate: float, processes: int, as_json: bool) -> None:
+        _check_extras()
         self._url = url
         self._seconds = seconds
         self._rate = rate
@@ -58,7 +59,6 @@ class Demo:
             DemoDisagreesError: the two ends counted different numbers.
             HyperbusError: it could not run.
         """
-        _check_extras()
         configure_logs("error")
         with tempfile.TemporaryDirectory(prefix="hyperbus-demo-") as folder:
             summary = await self._run_in(Path(folder))
@@ -100,6 +100,11 @@ class Demo:
                 await self._settle(bus, agents, watcher, database, http_port)
                 watching.cancel()
                 self._screen.close()
+            if self._url:
+                self._screen.say(
+                    f"\nThis run's keys stay on the server; to remove them: "
+                    f"redis-cli --scan --pattern '*{settings.prefix}:*' | xargs redis-cli del"
+                )
             return await self._sum_up(bus, agents, watcher, database, http_port, took)
 
     async def _show(self, bus: Bus, agents: Agents, watcher: SocketWatcher, http_port: int) -> None:

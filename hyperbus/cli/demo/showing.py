@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from hyperbus.cli.demo.watching import Groups, Seen, quantile
 from hyperbus.clock import Seconds
+from hyperbus.observability.logs import wants_colours
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +94,7 @@ class Screen:
 
     @property
     def _is_live(self) -> bool:
-        return not self._quiet and self._console.is_terminal and not self._console.is_dumb_terminal
+        return not self._quiet and self._console.is_terminal and wants_colours(os.environ)
 
     def say(self, line: str) -> None:
         """Show a line."""
