@@ -15,7 +15,7 @@ import structlog
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
-from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError
+from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError, PublishFailed
 from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable
@@ -88,9 +88,10 @@ class Bus:
         self._transport = await self._open_transport()
         try:
             self._stack.push_async_callback(self._transport.close)
-            self._publisher = self._new_publisher(self._transport)
-            await self._publisher.start()
-            self._stack.push_async_callback(self._publisher.stop)
+            publisher = self._new_publisher(self._transport)
+            await publisher.start()
+            self._stack.push_async_callback(publisher.stop)
+            self._publisher = publisher
         except BaseException:
             await self._stack.aclose()
             raise
@@ -100,12 +101,15 @@ class Bus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send what still waits, and close."""
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._publisher = self._surroundings = None
 
     @property
     def transport(self) -> Transport:
         """Where the events are kept; once the bus is open."""
-        if self._transport is None:
+        if self._transport is None or self._publisher is None:
             raise BusUnavailable("the bus is not open; use it inside `async with Bus(...)`")
         return self._transport
 
@@ -151,10 +155,16 @@ class Bus:
             BusUnavailable: none was sent.
         """
         complete = [self._complete(what, None, None, None) for what in events]
-        ids = await self._open_publisher().publish_many(complete, timeout=timeout)
-        if self._local:
-            for event in complete:
-                await self._local.call(event)
+        results: Sequence[str | HyperbusError] = ()
+        try:
+            results = ids = await self._open_publisher().publish_many(complete, timeout=timeout)
+        except PublishFailed as failed:
+            results = failed.results
+            raise
+        finally:
+            for event, result in zip(complete, results, strict=False):
+                if self._local and isinstance(result, str):
+                    await self._local.call(event)
         return ids
 
     def on_publish(self, pattern: str, handler: LocalHandler) -> None:
@@ -188,6 +198,8 @@ class Bus:
     async def running(self, *consumers: object) -> AsyncGenerator[None]:
         """Run consumers beside other code, which begins once every one of them is ready; takes no signals.
 
+        They drain when that code is left, by an error or a cancellation too; a second cancellation stops at once.
+
         Raises:
             DeclarationError: they cannot run beside each other.
             HyperbusError: one could not start, or failed.
@@ -195,19 +207,24 @@ class Bus:
         check_declarations([declaration_of(consumer) for consumer in consumers])
         around = await self._open_surroundings()
         workers = [Worker(consumer, around) for consumer in consumers]
+        left_by: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 for worker in workers:
                     tasks.create_task(worker.run(), name=f"hyperbus worker {worker.declaration.name}")
-                for worker in workers:
-                    await worker.ready.wait()
                 try:
+                    for worker in workers:
+                        await worker.ready.wait()
                     yield
+                except BaseException as error:  # noqa: BLE001 - raised below: a task group would cut the workers off
+                    left_by = error
                 finally:
                     for worker in workers:
                         worker.stop()
         except BaseExceptionGroup as group:
             raise _first(group) from None
+        if left_by is not None:
+            raise left_by
 
     @overload
     def consume(
@@ -333,8 +350,11 @@ class Bus:
         self._stack.push_async_callback(_end, looking)
         loops: dict[Worker, asyncio.Task[None]] = {}
         self._stack.push_async_callback(_end_loops, loops)
+        closing = asyncio.Event()
+        self._stack.callback(closing.set)
         return Surroundings(
             loops=loops,
+            closing=closing,
             transport=transport,
             heartbeat=heartbeat,
             finder=finder,

@@ -6,6 +6,7 @@ Nothing is sent twice: what was sent and not answered is `PublishUncertain`, and
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,8 +28,6 @@ from hyperbus.transport import NewEntry, Transport
 BATCH = 500
 #: Bytes that go to the server in one round trip, about.
 BATCH_BYTES = 4 * 1024 * 1024
-#: Round trips of one `publish_many` that are under way at once: one is encoded while the server works on another.
-DEPTH = 2
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget.
 DIRECTORY_REFRESH: Seconds = 30.0
 #: The sorted set of streams that hyperbus has published into, by the time of the first entry.
@@ -41,7 +40,6 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     """One event whose publisher waits for the answer."""
 
     entry: NewEntry
-    event_type: str
     size: int
     answer: asyncio.Future[str]
     deadline: float
@@ -117,8 +115,7 @@ class Publisher:
         if not self._has_room(size):
             await self._wait_for_room(size, waiting_until)
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(entry, event.type, size, answer, waiting_until)
-        self._buffer.append(waiting)
+        self._buffer.append(_Waiting(entry, size, answer, waiting_until))
         self._bytes += size
         self._wanted.set()
         if self._expiry is None or self._expiry.when() > waiting_until:
@@ -131,19 +128,20 @@ class Publisher:
             raise BusUnavailable("the bus is closed; publish inside `async with Bus(...)`")
         deadline = self._clock.monotonic() + (self._timeout if timeout is None else timeout)
         results: list[str | HyperbusError] = []
-        under_way: deque[asyncio.Task[list[str | HyperbusError]]] = deque()
+        under_way: asyncio.Task[list[str | HyperbusError]] | None = None
         try:
             for start in range(0, len(events), BATCH):
-                if len(under_way) == DEPTH:
-                    results += await under_way.popleft()
-                chunk = self._encode_each(events[start : start + BATCH])
-                under_way.append(asyncio.create_task(self._append_chunk(chunk, deadline)))
+                chunk = self._encode_each(events[start : start + BATCH])  # while the server works on the one before
+                if under_way is not None:
+                    results += await under_way
+                under_way = asyncio.create_task(self._append_chunk(chunk, deadline), name="hyperbus publish_many")
                 await asyncio.sleep(0)  # lets the chunk be written before the next one is encoded
-            while under_way:
-                results += await under_way.popleft()
+            if under_way is not None:
+                results += await under_way
         finally:
-            for task in under_way:
-                task.cancel()
+            if under_way is not None and not under_way.done():
+                under_way.cancel()
+                await asyncio.wait((under_way,))
         return _all_stored(results)
 
     def encode(self, event: Event[Any]) -> NewEntry:
@@ -182,8 +180,8 @@ class Publisher:
         if self._closing:
             raise BusUnavailable("the bus was closed before the event was sent")
 
-    async def _free(self, done: Iterable[_Waiting]) -> None:
-        self._bytes -= sum(waiting.size for waiting in done)
+    async def _free(self, size: int) -> None:
+        self._bytes -= size
         if self._room_wanted:
             async with self._room:
                 self._room.notify_all()
@@ -208,43 +206,38 @@ class Publisher:
     async def _send_batch(self) -> bool:
         """Send one batch; return whether the server was there."""
         batch = self._in_flight = self._take()
-        if not batch:
-            return True
         try:
-            results = await self._append([waiting.entry for waiting in batch], mark=batch)
+            unlisted = await self._list_streams([w.entry for w in batch if not w.answer.done()])
+            # who gave up meanwhile, or was told that the event is not sent, finds it not sent
+            sending = [waiting for waiting in batch if not waiting.answer.done()]
+            for waiting in sending:
+                waiting.sent = unlisted is None
+            results = await self._append([waiting.entry for waiting in sending], unlisted)
         except BaseException as error:
             self._fail(batch, PublishUncertain(f"publishing was broken off: {error!r}"))
             raise
         finally:
             self._in_flight = []
-        unsent = self._settle(batch, results)
+        unsent = self._settle(sending, results)
         self._buffer.extendleft(reversed(unsent))
-        await self._free(waiting for waiting in batch if waiting.sent)
+        await self._free(sum(w.size for w in batch) - sum(w.size for w in unsent))
         return not unsent
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
         while self._buffer and len(batch) < BATCH and size < BATCH_BYTES:
-            waiting = self._buffer.popleft()
-            if waiting.answer.done():  # its caller gave up, or its time is over: it is not sent
-                self._bytes -= waiting.size
-                continue
-            size += waiting.size
-            batch.append(waiting)
+            batch.append(self._buffer.popleft())
+            size += batch[-1].size
         return batch
 
-    async def _append(self, entries: list[NewEntry], mark: Sequence[_Waiting] = ()) -> list[str | HyperbusError]:
+    async def _append(self, entries: list[NewEntry], unlisted: BusUnavailable | None) -> list[str | HyperbusError]:
+        """Append entries, unless the server was away when it was to list their streams."""
+        if not entries:
+            return []
         started = self._clock.monotonic()
-        try:
-            await self._list_streams(entries)
-        except HyperbusError as error:
-            # a full server refuses the directory's entry too; the scan finds the stream
-            if isinstance(error, BusUnavailable):
-                return [error] * len(entries)
-        for waiting in mark:
-            waiting.sent = True
-        results = await self._transport.streams.append(entries)
+        unsent: list[str | HyperbusError] = [unlisted] * len(entries) if unlisted else []
+        results = unsent or await self._transport.streams.append(entries)
         self._announce(entries, results, self._clock.monotonic() - started)
         return results
 
@@ -254,11 +247,15 @@ class Publisher:
         left = [index for index, item in enumerate(chunk) if isinstance(item, NewEntry)]
         pause = _FIRST_PAUSE
         while left:
+            entries = [item for i in left if isinstance(item := chunk[i], NewEntry)]
+            late: HyperbusError = self._unavailable("the event was not sent in time")
             try:
                 async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())):
-                    answers = await self._append([item for i in left if isinstance(item := chunk[i], NewEntry)])
+                    unlisted = await self._list_streams(entries)
+                    late = unlisted or PublishUncertain("no answer in time; the event may be stored or not")
+                    answers = await self._append(entries, unlisted)
             except TimeoutError:
-                answers = [PublishUncertain("no answer in time; the event may be stored or not")] * len(left)
+                answers = [late] * len(left)
             for index, answer in zip(left, answers, strict=True):
                 results[index] = answer
             left = [index for index in left if isinstance(results[index], BusUnavailable)]
@@ -278,15 +275,20 @@ class Publisher:
                 encoded.append(error)
         return encoded
 
-    async def _list_streams(self, entries: Sequence[NewEntry]) -> None:
-        """Enter streams in the directory before their first entry, so that globs find them within a second."""
+    async def _list_streams(self, entries: Sequence[NewEntry]) -> BusUnavailable | None:
+        """Enter streams in the directory before their first entry, so that globs find them; return why it is away."""
         now = self._clock.now()
         new = {entry.stream: now for entry in entries if self._listed.get(entry.stream, 0.0) < now - DIRECTORY_REFRESH}
-        if new:
+        if not new:
+            return None
+        try:
             if await self._transport.records.add_members(STREAM_DIRECTORY, new):
                 births = [NewEntry(births_key(self._prefix), b"stream", stream.encode()) for stream in new]
                 await self._transport.streams.append(births)  # who misses one reads the directory soon after
-            self._listed |= new
+        except HyperbusError as error:
+            return error if isinstance(error, BusUnavailable) else None  # a full server refuses; the scan finds them
+        self._listed |= new
+        return None
 
     # -- answers
 
@@ -294,14 +296,14 @@ class Publisher:
         """Tell each caller; return those that were not sent and may still be."""
         unsent: list[_Waiting] = []
         for waiting, result in zip(batch, results, strict=True):
+            if waiting.answer.done():
+                continue
             if isinstance(result, str):
-                if not waiting.answer.done():
-                    waiting.answer.set_result(result)
+                waiting.answer.set_result(result)
             elif isinstance(result, BusUnavailable):
-                self._last_error = str(result)
                 waiting.sent = False
                 unsent.append(waiting)
-            elif not waiting.answer.done():
+            else:
                 waiting.answer.set_exception(result)
         return unsent
 
@@ -338,22 +340,22 @@ class Publisher:
     def _announce(self, entries: Sequence[NewEntry], results: Sequence[str | HyperbusError], seconds: Seconds) -> None:
         stored: Counter[str] = Counter()
         errors: Counter[str] = Counter()
+        away: BusUnavailable | None = None
         cut = len(self._prefix) + 1
         for entry, result in zip(entries, results, strict=True):
             if isinstance(result, str):
                 stored[entry.stream[cut:]] += 1
             else:
                 errors[type(result).__name__] += 1
+                away = result if isinstance(result, BusUnavailable) else away
         if stored:
             self._announcer.announce(Published(dict(stored), seconds))
         for error, count in errors.items():
             self._announcer.announce(PublishErred(count, error))
-        self._announce_connection(lost=BusUnavailable.__name__ in errors)
-
-    def _announce_connection(self, *, lost: bool) -> None:
-        if lost != self._lost:
-            self._lost = lost
-            self._announcer.announce(ConnectionChanged("publisher", connected=not lost, error=self._last_error))
+        self._last_error = str(away or "")
+        if self._lost != (away is not None):
+            self._lost = away is not None
+            self._announcer.announce(ConnectionChanged("publisher", connected=not self._lost, error=self._last_error))
 
 
 def _all_stored(results: list[str | HyperbusError]) -> list[str]:
@@ -390,7 +392,7 @@ class LocalHandlers:
                 continue
             try:
                 answer = handler(event)
-                if answer is not None:
+                if inspect.isawaitable(answer):
                     await answer
             except Exception as error:  # noqa: BLE001 - a local handler is a user's code, and the event is stored
                 self._log.error("local handler failed", handler=repr(handler), type=event.type, error=repr(error))

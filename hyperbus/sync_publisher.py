@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable
+from hyperbus.errors import BusUnavailable, PublishUncertain
 from hyperbus.event.envelope import Publishable
 
 T = TypeVar("T")
@@ -105,4 +106,12 @@ class SyncPublisher:
         if self._loop is None:
             asked.close()
             raise BusUnavailable("the publisher is not open; use it inside `with SyncPublisher(...)`")
-        return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        try:
+            answer = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        except RuntimeError:  # its loop was closed by another thread just now
+            asked.close()
+            raise BusUnavailable("the publisher was closed before the event was sent") from None
+        try:
+            return answer.result()
+        except concurrent.futures.CancelledError:
+            raise PublishUncertain("the publisher was closed meanwhile; the event may be stored or not") from None

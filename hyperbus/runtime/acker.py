@@ -63,9 +63,14 @@ class Acker:
                 await self._wanted.wait()
                 continue
             gathered, self._gathered = self._gathered, {}
-            await self._ack(gathered)
+            if not await self._ack(gathered) and len(gathered) > 1:
+                for stream, ids in gathered.items():  # a stream that cannot be acked harms no other
+                    await self._ack({stream: ids})
+            for stream, ids in gathered.items():
+                self._let_go(stream, ids)
 
-    async def _ack(self, gathered: dict[str, list[bytes]]) -> None:
+    async def _ack(self, gathered: dict[str, list[bytes]]) -> bool:
+        """Ack; False when the server refuses: a stream is no stream any more, and there is nothing left to ack."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -75,7 +80,6 @@ class Acker:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except ServerError:
-                break  # the stream is no stream any more: there is nothing left to ack
-        for stream, ids in gathered.items():
-            self._let_go(stream, ids)
+                return False
         self._announcer.announce(Acknowledged(self._group, sum(map(len, gathered.values()))))
+        return True

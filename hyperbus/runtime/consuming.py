@@ -90,13 +90,15 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
     try:
         known = await around.finder.follow(found) if names.globs else {}
         await found({**{stream_key(around.prefix, name): name for name in names.names}, **known})
-        while True:
+        while not around.closing.is_set():
             if not positions:
                 await around.clock.sleep(BLOCK / 4)
                 continue
             try:
                 read = await reader.read(positions, count=_PAGE, block=BLOCK)
             except BusUnavailable:
+                if around.closing.is_set():
+                    return
                 await around.clock.sleep(BLOCK / 4)
                 continue
             for stream, entry in _in_order(read):

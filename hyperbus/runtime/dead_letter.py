@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from hyperbus.clock import Clock
-from hyperbus.errors import BusUnavailable, HyperbusError
+from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, WrongTypeError
 from hyperbus.runtime.inbox import Received
 from hyperbus.signals import Announcer, EntryDeadLettered
 from hyperbus.transport import DeadLetter, Streams
@@ -70,6 +70,9 @@ class DeadLetterWriter:
         while True:
             try:
                 (moved,) = await self._streams.dead_letter(stream, self._group, self._consumer, [letter])
+                break
+            except (GroupNotFoundError, WrongTypeError):
+                moved = False  # nothing is pending any more; a group that is rebuilt finds the entry again
                 break
             except HyperbusError as error:
                 # a full server is waited for too: the entry stays pending meanwhile

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.outcome import DeadLettered, Retried
-from hyperbus.errors import BusUnavailable
+from hyperbus.errors import BusUnavailable, ServerError
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.transport import Streams
 
@@ -81,6 +81,8 @@ class AckFirstEndings:
             except BusUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
+            except ServerError:
+                return  # the stream is no stream any more: nothing of it is pending, so nothing comes twice
 
     def acked(self, received: Received) -> None:
         """Let go of it."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperbus.clock import Clock
+from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.delivery import Delivery, PublishEvent
 from hyperbus.declaration.middleware import Handle
@@ -22,8 +22,10 @@ from hyperbus.runtime.endings import Endings
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.signals import Announcer, Handled, RetryScheduled
 
-#: Deliveries that a lane handles before it lets the rest of the process run.
+#: Deliveries that a lane handles before it lets the rest of the process run, and counts are announced.
 TURN = 100
+#: How long counts may wait to be announced.
+_TELL: Seconds = 0.5
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Executor:
     """Hands deliveries to a handler.
 
     1. Runs `concurrency` lanes. A lane is one long-lived task, so a handler finds itself in a task; a handler
-       that leaves context variables behind gets its lane replaced, so the next one starts clean.
+       that leaves context variables or a cancelled task behind gets its lane replaced: the next one starts clean.
     2. Decodes; what cannot be decoded never reaches the handler.
     3. Turns what the handler returned or raised into an outcome, and passes it on.
     4. Counts, and announces once a turn.
@@ -74,10 +76,13 @@ class Executor:
         self._tallies: dict[str, _Tally] = {}
         self._random = random.Random()  # noqa: S311 - jitter
         self._context = contextvars.Context()
+        self._running: asyncio.Task[Any] | None = None
+        self._announced_at = clock.monotonic()
 
     async def run(self) -> None:
         """Run every lane until the inbox is closed and what was begun is done."""
         self._context = contextvars.copy_context()
+        self._running = asyncio.current_task()
         try:
             async with asyncio.TaskGroup() as lanes:
                 for number in range(self._declaration.concurrency):
@@ -94,7 +99,7 @@ class Executor:
         inbox = self._inbox
         clean = contextvars.copy_context()
         handled = 0
-        while not inbox.closed:
+        while not inbox.closed and not self._cancelled():
             received = inbox.take()
             if received is None:
                 self._announce()
@@ -108,13 +113,13 @@ class Executor:
                 batch = await self._gather(received, self._declaration.batch)
                 handled += len(batch)
                 await self._handle_batch(batch)
-            if handled >= TURN:
+            if _is_dirty() or contextvars.copy_context() != clean:  # next to free when nothing was set
+                self._start_lane(lanes, number)
+                return
+            if handled >= TURN or self._clock.monotonic() - self._announced_at > _TELL:
                 handled = 0
                 self._announce()
                 await asyncio.sleep(0)
-            if contextvars.copy_context() != clean:  # compares by identity first: next to free when nothing was set
-                self._start_lane(lanes, number)
-                return
 
     # -- one event at a time
 
@@ -188,12 +193,15 @@ class Executor:
         try:
             return await self._handle(event, delivery), None
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self._cancelled():
                 raise
-            return None, error  # something inside the handler was cancelled, and the handler let it through
+            return None, error  # something inside the handler was cancelled, or the handler cancelled its own task
         except Exception as error:  # noqa: BLE001
             return None, error
+
+    def _cancelled(self) -> bool:
+        """Tell whether all lanes are to end now, as opposed to one whose handler cancelled its own task."""
+        return self._running is not None and self._running.cancelling() > 0
 
     def _decide(self, received: Received, failure: BaseException | None) -> Outcome:
         if failure is None or self._acks_first:
@@ -245,6 +253,7 @@ class Executor:
 
     def _announce(self) -> None:
         tallies, self._tallies = self._tallies, {}
+        self._announced_at = self._clock.monotonic()
         for event_type, tally in tallies.items():
             self._announcer.announce(
                 Handled(
@@ -257,6 +266,11 @@ class Executor:
                     tally.latencies,
                 )
             )
+
+
+def _is_dirty() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _spread(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:

@@ -79,8 +79,8 @@ class Inbox:
         return max(1, min(free, READ_COUNT, int(free_bytes / self._seen_size)))
 
     async def wait_for_room(self) -> int:
-        """Wait until there is room; return how much."""
-        while not (room := self.room()):
+        """Wait until there is room, or the inbox is closed; return how much."""
+        while not (room := self.room()) and not self._closed:
             self._freed.clear()
             await self._freed.wait()
         return room
@@ -147,6 +147,7 @@ class Inbox:
         self._closed = True
         left = list(self._waiting)
         self._waiting.clear()
+        self._freed.set()
         self._wake(len(self._waiters))
         return left
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
@@ -15,6 +16,8 @@ from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 BLOCK: Seconds = 2.0
 #: How long a stream that cannot be read is left alone.
 SHUN: Seconds = 30.0
+#: How far a read of many streams may go over the room there is, should every one of them have enough.
+_OVERSHOOT = 4
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
@@ -94,16 +97,15 @@ class GroupReader:
     async def _read_once(self) -> None:
         if self._ambiguous:
             await self._recover()
-        names = self._readable()
+        names = self.readable()
         if not names:
-            self._changed.clear()
-            if not self._stopping:
-                await self._pause(BLOCK)
+            await self._pause(BLOCK)
             return
         room = await self._inbox.wait_for_room()
         if self._stopping:
             return
-        read = await self._reader.read_group(self._group, self._consumer, names, count=room, block=BLOCK)
+        count = _share(room, len(names))
+        read = await self._reader.read_group(self._group, self._consumer, names, count=count, block=BLOCK)
         for stream, entries in read:
             self._take_in(stream, entries)
 
@@ -114,10 +116,12 @@ class GroupReader:
 
     async def _recover(self) -> None:
         """Take in what is pending with this consumer and not held by it: a read delivered it and broke off."""
-        for stream in self._readable():
+        for stream in self.readable():
             after = FIRST_ID
             while True:
                 await self._inbox.wait_for_room()
+                if self._stopping:
+                    return
                 pending = await self._streams.pending(
                     stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
                 )
@@ -146,30 +150,28 @@ class GroupReader:
 
     async def _rebuild(self) -> None:
         """Create the group again where it is missing: after the first id, since nothing tells what was done."""
-        names = self._readable()
-        try:
-            created = await self._streams.create_groups([(name, self._group, FIRST_ID) for name in names])
-        except HyperbusError:
-            return  # the next read fails as well, and says why
-        for name, is_new in zip(names, created, strict=True):
+        for name in self.readable():
+            try:
+                (is_new,) = await self._streams.create_groups([(name, self._group, FIRST_ID)])
+            except HyperbusError:
+                continue  # the next read fails as well, and says why
             if is_new:
                 self._announcer.announce(GroupRebuilt(self._group, name, FIRST_ID.decode()))
 
     async def _shun(self) -> None:
         """Find the streams that the server refuses to read, and leave them alone for a while."""
         until = self._clock.monotonic() + SHUN
-        for name in self._readable():
+        for name in self.readable():
             try:
                 await self._streams.info([name])
             except BusUnavailable:
                 return
             except ServerError as error:
                 self._shunned[name] = until
-                self._announcer.announce(
-                    ConnectionChanged(f"stream {name}", connected=False, error=f"left alone for {SHUN:.0f} s: {error}")
-                )
+                _announce_shunned(self._announcer, name, error)
 
-    def _readable(self) -> tuple[str, ...]:
+    def readable(self) -> tuple[str, ...]:
+        """Return the streams that are not left alone."""
         if self._shunned:
             now = self._clock.monotonic()
             self._shunned = {name: until for name, until in self._shunned.items() if until > now}
@@ -181,11 +183,9 @@ class GroupReader:
         self._changed.clear()
         if self._stopping:
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-        except TimeoutError:
-            pass
 
     def _announce_connection(self, *, lost: bool, error: str = "") -> None:
         if lost != self._lost:
@@ -216,6 +216,7 @@ class CursorReader:
         self._name = name
         self._type_in = type_in
         self._positions: dict[str, bytes] = {}
+        self._shunned: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._lost = False
         self._stopping = False
@@ -236,22 +237,47 @@ class CursorReader:
         """Read until stopped."""
         pause = _FIRST_PAUSE
         while not self._stopping:
-            if not self._positions:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            room = await self._inbox.wait_for_room()
             try:
-                read = await self._reader.read(self._positions, count=room, block=BLOCK)
+                await self._read_once()
+            except ServerError:
+                await self._shun()
             except HyperbusError as error:
                 self._announce_connection(lost=True, error=str(error))
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                pause = _FIRST_PAUSE
+                self._announce_connection(lost=False)
                 continue
-            pause = _FIRST_PAUSE
-            self._announce_connection(lost=False)
-            for stream, entries in read:
-                self._take_in(stream, entries)
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _read_once(self) -> None:
+        positions = self._readable()
+        if not positions:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BLOCK):
+                    await self._changed.wait()
+            return
+        room = await self._inbox.wait_for_room()
+        if self._stopping:
+            return
+        for stream, entries in await self._reader.read(positions, count=_share(room, len(positions)), block=BLOCK):
+            self._take_in(stream, entries)
+
+    def _readable(self) -> dict[str, bytes]:
+        now = self._clock.monotonic()
+        return {name: position for name, position in self._positions.items() if self._shunned.get(name, now) <= now}
+
+    async def _shun(self) -> None:
+        """Find the streams that the server refuses to read, and leave them alone for a while."""
+        for name, position in self._readable().items():
+            try:
+                await self._reader.read({name: position}, count=1, block=0)
+            except BusUnavailable:
+                return  # the next read finds out
+            except ServerError as error:
+                self._shunned[name] = self._clock.monotonic() + SHUN
+                _announce_shunned(self._announcer, name, error)
 
     def _take_in(self, stream: str, entries: list[Entry]) -> None:
         self._positions[stream] = entries[-1].id
@@ -263,3 +289,14 @@ class CursorReader:
         if lost != self._lost:
             self._lost = lost
             self._announcer.announce(ConnectionChanged(f"reader of {self._name}", connected=not lost, error=error))
+
+
+def _share(room: int, streams: int) -> int:
+    """Return how many entries to ask of each stream: some of them have nothing, and all together stay near the room."""
+    return max(1, min(room, room * _OVERSHOOT // max(1, streams)))
+
+
+def _announce_shunned(announcer: Announcer, stream: str, error: ServerError) -> None:
+    announcer.announce(
+        ConnectionChanged(f"stream {stream}", connected=False, error=f"left alone for {SHUN:.0f} s: {error}")
+    )

@@ -41,6 +41,10 @@ class Retrier:
         heapq.heappush(self._heap, (self._clock.monotonic() + after, next(self._order), received))
         self._changed.set()
 
+    def waiting(self) -> list[Received]:
+        """Return the deliveries whose next try has not come yet."""
+        return [received for _, _, received in self._heap]
+
     async def run(self) -> None:
         """Hand back until cancelled."""
         while True:

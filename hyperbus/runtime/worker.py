@@ -18,7 +18,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
 from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.declaration.middleware import Handle, compose
-from hyperbus.errors import HyperbusError
+from hyperbus.errors import HyperbusError, WrongTypeError
 from hyperbus.event.codec import Codec
 from hyperbus.event.data import EventData
 from hyperbus.event.routing import stream_key
@@ -58,6 +58,8 @@ class Surroundings:
     drain_timeout: Seconds
     #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
     loops: dict[Worker, asyncio.Task[None]] = field(default_factory=dict)
+    #: Set when the bus closes: loops of `read` end.
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Worker:
@@ -84,6 +86,7 @@ class Worker:
         self.ready = asyncio.Event()
         self._types: dict[str, str] = {}
         self._unbegun: list[Received] = []
+        self._waiting_for_retry: Callable[[], list[Received]] = list
         self._drain_timeout = around.drain_timeout
 
     def stop(self, *, drain_timeout: Seconds | None = None) -> None:
@@ -128,6 +131,7 @@ class Worker:
             announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,
         )  # fmt: skip
         retrier = Retrier(self._streams, group, self.name, around.clock, self._inbox.put_back)
+        self._waiting_for_retry = retrier.waiting
         reader = GroupReader(
             connection, self._streams, self._inbox, around.announcer, around.clock,
             group=group, consumer=self.name, type_in=self._types.__getitem__,
@@ -136,7 +140,7 @@ class Worker:
             self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
-            names=lambda: tuple(self._types), type_in=self._types.__getitem__, claims_uncertain=reader.recover,
+            names=reader.readable, type_in=self._types.__getitem__, claims_uncertain=reader.recover,
         )  # fmt: skip
         endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
         if self.declaration.ack == "received":
@@ -146,7 +150,7 @@ class Worker:
         async def found(streams: Mapping[str, str]) -> None:
             new = self._matching(streams)
             if new:
-                await self._streams.create_groups([(name, group, after) for name in new])
+                await self._create_groups(tuple(new), after)
                 self._types |= new
                 await reader.add_streams(new)
                 self._announce_streams(new)
@@ -164,13 +168,22 @@ class Worker:
             around.finder.forget(found)
             await self._leave()
 
+    async def _create_groups(self, names: Sequence[str], after: bytes) -> None:
+        """Create the group on each stream. A key that is no stream harms no other: the reader leaves it alone."""
+        try:
+            await self._streams.create_groups([(name, self.declaration.group, after) for name in names])
+        except WrongTypeError:
+            for name in names:
+                with suppress(WrongTypeError):
+                    await self._streams.create_groups([(name, self.declaration.group, after)])
+
     async def _leave(self) -> None:
         """Give up the place in the group; what is still pending is free for others at once.
 
         An entry that nobody began to handle has not been tried: its count is put back.
         """
         unbegun: dict[str, list[tuple[bytes, int]]] = {}
-        for received in self._unbegun:
+        for received in (*self._unbegun, *self._inbox.close()):
             unbegun.setdefault(received.stream, []).append((received.entry.id, received.tries - 1))
         with suppress(HyperbusError):  # failing costs these entries a try
             for stream, counts in unbegun.items():
@@ -277,7 +290,7 @@ class Worker:
             await stop_intake()
             for task in helping:
                 task.cancel()
-            self._unbegun = self._inbox.close()
+            self._unbegun = [*self._inbox.close(), *self._waiting_for_retry()]
             until = asyncio.get_running_loop().time() + self._drain_timeout
             if not await _finish_by(until, lanes):
                 self._announce("cut off")

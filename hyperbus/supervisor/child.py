@@ -27,6 +27,8 @@ from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Or
 
 #: How often a process says that its event loop turns, in seconds.
 ALIVE_INTERVAL = 0.5
+#: Characters of an error that are reported; a report has to fit into the pipe at once.
+_MESSAGE_LIMIT = 2000
 #: A module that is loaded when a consumer needs the WebSocket port.
 _WEBSOCKET_SINK = "hyperbus.sinks.websocket"
 
@@ -45,7 +47,7 @@ def main() -> int:
             return 0
         asyncio.run(work(consumers, orders.settings, report))
     except HyperbusError as error:
-        report(Failed(message=str(error), exit_code=error.exit_code))
+        report(Failed(message=str(error)[:_MESSAGE_LIMIT], exit_code=error.exit_code))
         return error.exit_code
     except Exception:  # noqa: BLE001 - a consumer is a user's code
         structlog.get_logger("hyperbus.supervisor").exception("a consumer ended its process")
@@ -107,6 +109,8 @@ class _State:
 
     def __call__(self, announced: Signal) -> None:
         if isinstance(announced, ConnectionChanged):
+            if announced.part.startswith("stream "):
+                return  # one key that is no stream; the server is there
             (self._lost.discard if announced.connected else self._lost.add)(announced.part)
         elif isinstance(announced, WorkerChanged):
             (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)

@@ -43,6 +43,10 @@ def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> lis
 def _import(name: str) -> Iterator[ModuleType]:
     if name.endswith(".py") or "/" in name:
         raise ConsumersNotFoundError(f"{name!r} is a path; give the module's name, as in `import`: {_as_module(name)}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConsumersNotFoundError(
+            f"{name!r} cannot be a module; give its name, as in `import`: my_project.consumers"
+        )
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -53,14 +57,15 @@ def _import(name: str) -> Iterator[ModuleType]:
         raise
     yield module
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
-        yield importlib.import_module(info.name)
+        if info.name.rpartition(".")[2] != "__main__":  # importing it would run the program
+            yield importlib.import_module(info.name)
 
 
 def _declared_in(module: ModuleType) -> Iterable[object]:
     for value in vars(module).values():
-        if getattr(value, "__module__", None) != module.__name__ or ATTRIBUTE not in vars(value):
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
             continue
-        if inspect.isclass(value) or inspect.isfunction(value):
+        if value.__module__ == module.__name__ and ATTRIBUTE in vars(value):
             yield value
 
 

@@ -73,6 +73,7 @@ class Supervisor:
         self._killing = asyncio.Event()
         self._reloading = asyncio.Event()
         self._was_ready = False
+        self._error: HyperbusError | None = None
         self._late = 0
         self._descriptors: tuple[int, ...] = ()
         self._environment: dict[str, str] = {}
@@ -109,6 +110,8 @@ class Supervisor:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hyperbus-metrics-"))
             self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
             inspected = await self._inspect()
+            if self._stopping.is_set():
+                return
             if inspected.needs_websocket:
                 self._bind_websocket(stack)
             bus = await stack.enter_async_context(Bus(settings=self.settings))
@@ -123,12 +126,11 @@ class Supervisor:
                 metrics=f"http://{self.settings.host}:{pages.port}/metrics",
                 **({"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}),
             )
-            try:
-                async with asyncio.TaskGroup() as slots:
-                    for slot in range(self._count):
-                        slots.create_task(self._keep(slot, bus), name=f"hyperbus slot {slot}")
-            except BaseExceptionGroup as group:
-                raise _told(group) from None
+            async with asyncio.TaskGroup() as slots:
+                for slot in range(self._count):
+                    slots.create_task(self._keep_or_stop(slot, bus), name=f"hyperbus slot {slot}")
+        if self._error is not None:
+            raise self._error
         if self._late:
             raise DrainTimeoutError(f"{self._late} of {self._count} processes did not finish in time; see their log")
 
@@ -137,8 +139,10 @@ class Supervisor:
     async def _inspect(self) -> Inspected:
         orders = msgspec.structs.replace(self._orders, only_inspect=True)
         process = await WorkerProcess.start(orders, self._clock, environment=self._environment)
-        code = await process.wait()
+        code = await self._watch(process, asyncio.Event())
         if process.inspected is None:
+            if self._stopping.is_set():
+                return Inspected(consumers=(), needs_websocket=False)
             raise _error_of(process, f"the modules could not be loaded (exit code {code}); see above")
         return process.inspected
 
@@ -158,6 +162,14 @@ class Supervisor:
 
     # -- one slot
 
+    async def _keep_or_stop(self, slot: int, bus: Bus) -> None:
+        """Keep a slot; when that is given up, let the others drain."""
+        try:
+            await self._keep(slot, bus)
+        except HyperbusError as error:
+            self._error = self._error or error
+            self._stopping.set()
+
     async def _keep(self, slot: int, bus: Bus) -> None:
         """Keep a process running in a slot until everything stops."""
         state = RestartState()
@@ -173,7 +185,7 @@ class Supervisor:
                 del self._processes[slot]
             await self._bury(process, bus)
             if self._stopping.is_set():
-                self._late += code != 0
+                self._late += code not in (0, -signal.SIGTERM)  # SIGTERM ends one that had not begun to work
                 return
             if reloading.is_set():
                 continue
@@ -251,10 +263,6 @@ def _error_of(process: WorkerProcess, otherwise: str) -> HyperbusError:
     error = HyperbusError(process.failed.message)
     error.exit_code = process.failed.exit_code
     return error
-
-
-def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    return next((error for error in group.exceptions if isinstance(error, HyperbusError)), group.exceptions[0])
 
 
 async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], None] | None = None) -> None:
