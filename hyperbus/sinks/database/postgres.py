@@ -44,6 +44,13 @@ class PostgresDatabase:
         except ImportError as error:
             raise MissingExtraError("PostgreSQL needs asyncpg: pip install 'hyperbus[postgres]'") from error
         self._asyncpg: Any = asyncpg
+        self._failures = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # what a connection raises that is just being lost
+            OSError,
+            TimeoutError,
+        )
         self._url = url
         self._pool: Any = None
 
@@ -71,7 +78,11 @@ class PostgresDatabase:
         # In one order, so that two processes that write the same events wait for each other and do not deadlock.
         columns = [list(column) for column in zip(*sorted(rows, key=lambda row: row.event_id), strict=True)]
         async with self._errors(), self._pool.acquire(timeout=CONNECT_TIMEOUT) as connection:
-            answer: str = await connection.execute(_INSERT, *columns)
+            try:
+                answer: str = await connection.execute(_INSERT, *columns)
+            except self._asyncpg.InternalClientError:
+                connection.terminate()  # it broke in mid-air, and the pool must not hand it out again
+                raise
         return int(answer.rpartition(" ")[2])
 
     async def stop(self) -> None:
@@ -82,14 +93,14 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await pool.close()
-        except (TimeoutError, OSError, self._asyncpg.PostgresError, self._asyncpg.InterfaceError):
+        except self._failures:
             pool.terminate()
 
     @contextlib.asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
         try:
             yield
-        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except self._failures as error:
             parts = urlsplit(self._url)
             raise DatabaseError(
                 f"PostgreSQL at {parts.hostname or 'its socket'}:{parts.port or 5432}{parts.path}: "
