@@ -1,0 +1,85 @@
+# For GNU Make 3.81 and newer. Every target does its own set-up, in .venv; nothing is installed outside this folder.
+
+PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
+BIN := .venv/bin
+EXTRAS := embedded,cli,websocket,postgres,uvloop,reload
+TESTS := tests/unit tests/conformance tests/integration
+# What a mistake in would be found last: every branch of it is tested.
+WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/declaration/outcome.py
+
+# -qq below: errors are shown, warnings about the machine's own pip settings are not.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help install demo test check static unit bench up down
+
+help:
+	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
+	@echo 'make test                           every check and test, with coverage'
+	@echo 'make check                          static checks and unit tests: the quick round'
+	@echo 'make bench                          throughput and latency, against a bare socket'
+	@echo 'make up, make down                  the whole thing in Docker: start, stop'
+	@echo 'make install                        only set up .venv'
+
+install: .venv/.installed-dev
+
+demo: .venv/.installed
+	@$(BIN)/hyperbus demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE))
+
+# The report comes before the limits, and the limits come last: failing tests are told of first.
+test: static
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q $(TESTS)
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --fail-under=90
+	@$(BIN)/coverage report --include=$(WHOLLY_COVERED) --fail-under=100
+
+check: static unit
+
+static: .venv/.installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo 'make: format with $(BIN)/ruff format' >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/api.py
+	@$(BIN)/lint-imports --no-logo
+
+unit: .venv/.installed-dev
+	@$(BIN)/python -m pytest -q tests/unit
+
+bench: .venv/.installed
+	@$(BIN)/python benchmarks/throughput.py
+	@$(BIN)/python benchmarks/latency.py
+
+up:
+	@docker compose up -d --build
+
+down:
+	@docker compose down
+
+# A candidate has to run and to bring venv: a name on the PATH may be a shim of something that is not there.
+.venv/.installed: pyproject.toml
+	@found=; without=; \
+	for candidate in $(PYTHONS); do \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	  without=$${without:-$$candidate}; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$without" ]; then \
+	  echo "make: $$without has no venv; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; \
+	elif [ -z "$$found" ]; then \
+	  echo 'make: no Python 3.11 or newer found; install one, with venv' >&2; exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  echo "Setting up .venv with $$found"; \
+	  "$$found" -m venv --clear .venv || exit 1; \
+	fi
+	@echo 'Installing hyperbus into .venv'
+	@$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS)]'
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo 'Installing the tools for development into .venv'
+	@$(BIN)/python -m pip install -qq --group dev
+	@touch $@
