@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.delivery import Delivery, PublishEvent
@@ -66,6 +68,8 @@ class Executor:
         self._handle = handle
         self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
         self._acks_first = declaration.ack == "received"
+        self._tries_once = self._acks_first or declaration.audience == "every_process"
+        self._log = structlog.get_logger("hyperbus.runtime")
         self._inbox = inbox
         self._decoder = decoder
         self._endings = endings
@@ -204,7 +208,16 @@ class Executor:
         return self._running is not None and self._running.cancelling() > 0
 
     def _decide(self, received: Received, failure: BaseException | None) -> Outcome:
-        if failure is None or self._acks_first:
+        if failure is None:
+            return ACKED
+        if self._tries_once:
+            self._log.error(
+                "handler failed; the event is not tried again",
+                group=self._declaration.group,
+                stream=received.stream,
+                entry_id=received.entry.id.decode(),
+                error=repr(failure)[:1000],
+            )
             return ACKED
         policy = self._declaration.retry
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
