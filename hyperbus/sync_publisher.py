@@ -30,6 +30,8 @@ class SyncPublisher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: asyncio.Event | None = None
+        # What is asked under it is asked before the end, and gets an answer.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Connect.
@@ -53,10 +55,11 @@ class SyncPublisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send what still waits, and close."""
+        with self._lock:
+            self._bus = None
         if self._loop is not None and self._stop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
-        self._bus = None
 
     def publish(
         self,
@@ -68,8 +71,8 @@ class SyncPublisher:
         timeout: Seconds | None = None,
     ) -> str:
         """Store one event; return its entry id. Blocks; raises as `Bus.publish` does."""
-        return self._wait(
-            self._open().publish(
+        return self._ask(
+            lambda bus: bus.publish(
                 what,
                 workflow_id=workflow_id,
                 correlation_id=correlation_id,
@@ -80,7 +83,7 @@ class SyncPublisher:
 
     def publish_many(self, events: Sequence[Publishable], *, timeout: Seconds | None = None) -> list[str]:
         """Store many events, in order; return their entry ids. Blocks; raises as `Bus.publish_many` does."""
-        return self._wait(self._open().publish_many(events, timeout=timeout))
+        return self._ask(lambda bus: bus.publish_many(events, timeout=timeout))
 
     async def _serve(self, opened: list[BaseException | None], ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -97,20 +100,11 @@ class SyncPublisher:
             opened.append(error)
             ready.set()
 
-    def _open(self) -> Bus:
-        if self._bus is None:
-            raise BusUnavailable("the publisher is not open; use it inside `with SyncPublisher(...)`")
-        return self._bus
-
-    def _wait(self, asked: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            asked.close()
-            raise BusUnavailable("the publisher is not open; use it inside `with SyncPublisher(...)`")
-        try:
-            answer = asyncio.run_coroutine_threadsafe(asked, self._loop)
-        except RuntimeError:  # its loop was closed by another thread just now
-            asked.close()
-            raise BusUnavailable("the publisher was closed before the event was sent") from None
+    def _ask(self, ask: Callable[[Bus], Coroutine[Any, Any, T]]) -> T:
+        with self._lock:
+            if self._bus is None or self._loop is None:
+                raise BusUnavailable("the publisher is not open; use it inside `with SyncPublisher(...)`")
+            answer = asyncio.run_coroutine_threadsafe(ask(self._bus), self._loop)
         try:
             return answer.result()
         except concurrent.futures.CancelledError:

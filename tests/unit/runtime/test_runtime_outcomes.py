@@ -89,7 +89,9 @@ async def test_a_count_that_cannot_be_written_costs_nothing_else() -> None:
     assert seen == [1, 2]
 
 
-@pytest.mark.parametrize(("raised", "reason", "tries"), [(Reject("no such network"), "rejected", 1), (None, "exhausted", 3)])
+@pytest.mark.parametrize(
+    ("raised", "reason", "tries"), [(Reject("no such network"), "rejected", 1), (None, "exhausted", 3)]
+)
 async def test_what_is_given_up_becomes_a_dead_letter_with_its_bytes_untouched(
     raised: Exception | None, reason: str, tries: int
 ) -> None:
