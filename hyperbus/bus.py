@@ -307,8 +307,9 @@ class Bus:
         transport = self._transport or self._connect(self._url or self._default_url())
         try:
             await transport.open()
-        except BusUnavailable as error:
-            if self._fallback is None:
+        except BaseException as error:
+            await transport.close()
+            if self._fallback is None or not isinstance(error, BusUnavailable):
                 raise
             self._log.warning("the server cannot be reached: going on in memory, nothing is kept", error=str(error))
             transport = self._connect("memory://")

@@ -30,13 +30,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    def now(self) -> float:
-        """Return the wall-clock time, in seconds since the Unix epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Return a time, in seconds, that never goes backwards."""
-        return time.monotonic()
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
     async def sleep(self, delay: Seconds) -> None:
         """Wait for `delay` seconds; at least one turn of the event loop."""

@@ -44,7 +44,7 @@ class EventMeta(msgspec.StructMeta):
             return super().__call__(**fields)
 
 
-class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, omit_defaults=True, gc=False):
     """One event: its data, and the envelope that travels with it.
 
     Attributes:

@@ -39,14 +39,14 @@ class Acker:
         self._wanted = asyncio.Event()
         self._closing = False
 
-    def add(self, stream: str, entry_id: bytes) -> None:
-        """Let an entry be acked soon."""
-        ids = self._gathered.get(stream)
-        if ids is None:
-            self._gathered[stream] = [entry_id]
+    def add(self, stream: str, ids: list[bytes]) -> None:
+        """Let entries be acked soon."""
+        gathered = self._gathered.get(stream)
+        if gathered is None:
+            self._gathered[stream] = ids
             self._wanted.set()
         else:
-            ids.append(entry_id)
+            gathered += ids
 
     def close(self) -> None:
         """Let `run` end once everything that was added is acked."""

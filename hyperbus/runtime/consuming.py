@@ -12,7 +12,7 @@ from hyperbus.event.data import EventData, type_of
 from hyperbus.event.envelope import Event
 from hyperbus.event.routing import TypeFilter, stream_key
 from hyperbus.runtime.decoding import EventDecoder
-from hyperbus.runtime.inbox import Received, size_of
+from hyperbus.runtime.inbox import receive
 from hyperbus.runtime.reader import BLOCK
 from hyperbus.runtime.worker import Surroundings, Worker
 from hyperbus.transport import FIRST_ID, Entry, Read
@@ -103,7 +103,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                 continue
             for stream, entry in _in_order(read):
                 positions[stream] = entry.id
-                received = Received(stream, kinds[stream], entry, 1, around.clock.now(), size_of(entry))
+                (received,) = receive(stream, kinds[stream], [entry], around.clock.now())
                 try:
                     event, _ = decoder.decode(received)
                 except DecodeError:

@@ -93,8 +93,8 @@ def letter_of(received: Received, reason: str, error: BaseException | None, now:
     """Return the dead letter that an entry becomes."""
     trace = "".join(traceback.format_exception(error)) if error is not None else ""
     return DeadLetter(
-        entry_id=received.entry.id,
-        fields=received.entry.fields,
+        entry_id=received.id,
+        fields=received.fields,
         reason=reason,
         error=type(error).__name__ if error is not None else "",
         message=str(error)[:MESSAGE_LIMIT] if error is not None else "",

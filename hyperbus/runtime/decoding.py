@@ -20,8 +20,11 @@ class EventDecoder:
 
     def __init__(self, codecs: Sequence[Codec], data_types: Mapping[str, type[EventData]]) -> None:
         self._codecs = {codec.field: codec for codec in codecs}
+        self._first = codecs[0].field
         self._data_types = data_types
         self._decoders: dict[tuple[str, bytes], Callable[[bytes], Event[Any]]] = {}
+        #: Decoders of the first codec, by event type alone: most entries take this way.
+        self._usual: dict[str, Callable[[bytes], Event[Any]]] = {}
 
     def decode(self, received: Received) -> Decoded:
         """Return the event that an entry holds.
@@ -29,24 +32,26 @@ class EventDecoder:
         Raises:
             DecodeError: it holds none that this consumer can read.
         """
-        fields = received.entry.fields
-        key = (received.event_type, fields[0] if fields else b"")
-        decode = self._decoders.get(key)
-        if decode is None:
-            key, decode = self._prepare(received.event_type, fields)
-        body = fields[1] if fields[0] == key[1] else fields[fields.index(key[1]) + 1]
-        return decode(body), body
+        fields = received.fields
+        usual = self._usual.get(received.event_type)
+        if usual is not None and fields[:1] == [self._first]:
+            return usual(fields[1]), fields[1]
+        name, body = self._find(fields)
+        return self._decoder(received.event_type, name)(body), body
 
-    def _prepare(
-        self, event_type: str, fields: Sequence[bytes]
-    ) -> tuple[tuple[str, bytes], Callable[[bytes], Event[Any]]]:
-        for name in fields[::2]:
-            codec = self._codecs.get(name)
-            if codec is not None:
-                key = (event_type, name)
-                data_type = self._data_types.get(event_type, dict[str, Any])
-                self._decoders[key] = codec.decoder(data_type).decode
-                return key, self._decoders[key]
+    def _decoder(self, event_type: str, name: bytes) -> Callable[[bytes], Event[Any]]:
+        decode = self._decoders.get((event_type, name))
+        if decode is None:
+            decode = self._codecs[name].decoder(self._data_types.get(event_type, dict[str, Any])).decode
+            self._decoders[event_type, name] = decode
+            if name == self._first:
+                self._usual[event_type] = decode
+        return decode
+
+    def _find(self, fields: Sequence[bytes]) -> tuple[bytes, bytes]:
+        for name, body in zip(fields[::2], fields[1::2], strict=True):
+            if name in self._codecs:
+                return name, body
         known = ", ".join(field.decode() for field in self._codecs)
         found = ", ".join(repr(name)[1:] for name in fields[:20:2]) or "no field at all"
         raise DecodeError(f"an entry of hyperbus has one field named {known}; this one has {found}"[:1000])

@@ -22,8 +22,8 @@ class Endings(Protocol):
     async def before(self, received: Sequence[Received]) -> None:
         """Prepare: the handler is about to run. Called only where acks come first."""
 
-    def acked(self, received: Received) -> None:
-        """Take a delivery that is done."""
+    def acked(self, received: Sequence[Received]) -> None:
+        """Take deliveries that are done."""
 
     def retried(self, received: Received, outcome: Retried, /) -> None:
         """Take a delivery that is to be tried again."""
@@ -36,7 +36,7 @@ class GroupEndings:
     """At least once: acked when the handler is done."""
 
     def __init__(
-        self, ack: Callable[[str, bytes], None], retry: Callable[[Received, Seconds], None], bury: Bury
+        self, ack: Callable[[str, list[bytes]], None], retry: Callable[[Received, Seconds], None], bury: Bury
     ) -> None:
         self._ack = ack
         self._retry = retry
@@ -45,9 +45,10 @@ class GroupEndings:
     async def before(self, received: Sequence[Received]) -> None:
         """Do nothing: the ack comes last."""
 
-    def acked(self, received: Received) -> None:
-        """Ack it."""
-        self._ack(received.stream, received.entry.id)
+    def acked(self, received: Sequence[Received]) -> None:
+        """Ack them."""
+        for stream, ids in _ids_by_stream(received).items():
+            self._ack(stream, ids)
 
     def retried(self, received: Received, outcome: Retried) -> None:
         """Let it wait for its next try."""
@@ -69,10 +70,7 @@ class AckFirstEndings:
 
     async def before(self, received: Sequence[Received]) -> None:
         """Ack, and wait until the server has it."""
-        by_stream: dict[str, list[bytes]] = {}
-        for item in received:
-            by_stream.setdefault(item.stream, []).append(item.entry.id)
-        acks = [(stream, self._group, ids) for stream, ids in by_stream.items()]
+        acks = [(stream, self._group, ids) for stream, ids in _ids_by_stream(received).items()]
         pause = 0.05
         while True:
             try:
@@ -84,13 +82,14 @@ class AckFirstEndings:
             except ServerError:
                 return  # the stream is no stream any more: nothing of it is pending, so nothing comes twice
 
-    def acked(self, received: Received) -> None:
-        """Let go of it."""
-        self._inbox.let_go(received.stream, [received.entry.id])
+    def acked(self, received: Sequence[Received]) -> None:
+        """Let go of them."""
+        for stream, ids in _ids_by_stream(received).items():
+            self._inbox.let_go(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
         """Let go of it: it is acked, and never tried again."""
-        self._inbox.let_go(received.stream, [received.entry.id])
+        self._inbox.let_go(received.stream, [received.id])
 
     def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
         """Make it a dead letter: it never reached its handler."""
@@ -106,14 +105,22 @@ class CursorEndings:
     async def before(self, received: Sequence[Received]) -> None:
         """Do nothing: there is no ack."""
 
-    def acked(self, received: Received) -> None:
-        """Let go of it."""
-        self._inbox.let_go(received.stream, [received.entry.id])
+    def acked(self, received: Sequence[Received]) -> None:
+        """Let go of them."""
+        for stream, ids in _ids_by_stream(received).items():
+            self._inbox.let_go(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
         """Let go of it."""
-        self._inbox.let_go(received.stream, [received.entry.id])
+        self._inbox.let_go(received.stream, [received.id])
 
     def dead_lettered(self, received: Received, _outcome: DeadLettered, /) -> None:
         """Let go of it."""
-        self._inbox.let_go(received.stream, [received.entry.id])
+        self._inbox.let_go(received.stream, [received.id])
+
+
+def _ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:
+    streams = {item.stream for item in received}
+    if len(streams) == 1:
+        return {received[0].stream: [item.id for item in received]}
+    return {stream: [item.id for item in received if item.stream == stream] for stream in streams}

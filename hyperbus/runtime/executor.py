@@ -24,10 +24,8 @@ from hyperbus.runtime.endings import Endings
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.signals import Announcer, Handled, RetryScheduled
 
-#: Deliveries that a lane handles before it lets the rest of the process run, and counts are announced.
-TURN = 100
-#: How long counts may wait to be announced.
-_TELL: Seconds = 0.5
+#: How long a lane goes on with handlers that never wait, before it lets the rest of the process run.
+TURN: Seconds = 0.001
 
 
 @dataclass(slots=True)
@@ -48,7 +46,7 @@ class Executor:
        that leaves context variables or a cancelled task behind gets its lane replaced: the next one starts clean.
     2. Decodes; what cannot be decoded never reaches the handler.
     3. Turns what the handler returned or raised into an outcome, and passes it on.
-    4. Counts, and announces once a turn.
+    4. Passes on what is done, and announces counts, once a turn of the event loop and not once a delivery.
     """
 
     def __init__(
@@ -81,7 +79,11 @@ class Executor:
         self._random = random.Random()  # noqa: S311 - jitter
         self._context = contextvars.Context()
         self._running: asyncio.Task[Any] | None = None
-        self._announced_at = clock.monotonic()
+        self._monotonic = clock.monotonic
+        self._done: list[Received] = []
+        self._settling = False
+        #: The wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
+        self._epoch = clock.now() - clock.monotonic()
 
     async def run(self) -> None:
         """Run every lane until the inbox is closed and what was begun is done."""
@@ -92,7 +94,7 @@ class Executor:
                 for number in range(self._declaration.concurrency):
                     self._start_lane(lanes, number)
         finally:
-            self._announce()
+            self._settle()
 
     def _start_lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
         lanes.create_task(
@@ -100,95 +102,123 @@ class Executor:
         )
 
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        inbox = self._inbox
-        clean = contextvars.copy_context()
-        handled = 0
-        while not inbox.closed and not self._cancelled():
+        inbox, task, context = self._inbox, asyncio.current_task(), contextvars.copy_context
+        batch_size, handle_one, monotonic = self._declaration.batch, self._handle_one, self._monotonic
+        assert task is not None
+        clean = context()
+        turn_ends = monotonic() + TURN
+        while not inbox.closed:
             received = inbox.take()
             if received is None:
-                self._announce()
-                handled = 0
                 await inbox.wait()
+                turn_ends = monotonic() + TURN
                 continue
-            if self._declaration.batch is None:
-                handled += 1
-                await self._handle_one(received)
+            if batch_size is None:
+                ended = await handle_one(received)
             else:
-                batch = await self._gather(received, self._declaration.batch)
-                handled += len(batch)
-                await self._handle_batch(batch)
-            if _is_dirty() or contextvars.copy_context() != clean:  # next to free when nothing was set
-                self._start_lane(lanes, number)
+                ended = await self._handle_batch(await self._gather(received, batch_size))
+            if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
+                if not self._cancelled():
+                    self._start_lane(lanes, number)
                 return
-            if handled >= TURN or self._clock.monotonic() - self._announced_at > _TELL:
-                handled = 0
-                self._announce()
+            if ended >= turn_ends:
                 await asyncio.sleep(0)
+                turn_ends = monotonic() + TURN
 
     # -- one event at a time
 
-    async def _handle_one(self, received: Received) -> None:
+    async def _handle_one(self, received: Received) -> float:
+        """Hand over one delivery; return when that was over, on the monotonic clock."""
         try:
             event, body = self._decoder.decode(received)
         except DecodeError as error:
-            self._end(received, DeadLettered("undecodable", error), None)
-            return
+            self._end(received, DeadLettered("undecodable", error))
+            return self._monotonic()
         if self._acks_first:
             await self._endings.before([received])
         delivery = self._delivery(received, event, body) if self._wants_delivery else None
-        started = self._clock.monotonic()
-        _, failure = await self._call(event, delivery)
-        self._tally(received.event_type).handler_seconds.append(self._clock.monotonic() - started)
-        self._end(received, self._decide(received, failure), event)
+        failure: BaseException | None = None
+        started = self._monotonic()
+        # as `_call` does; this is the one place where a coroutine less is worth the lines
+        try:
+            await self._handle(event, delivery)
+        except asyncio.CancelledError as error:
+            if self._cancelled():
+                raise
+            failure = error
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        ended = self._monotonic()
+        tally = self._tallies.get(received.event_type) or self._tally(received.event_type)
+        tally.handler_seconds.append(ended - started)
+        if failure is None:
+            if not self._done:
+                self._settle_soon()
+            self._done.append(received)
+            tally.latencies.append(ended + self._epoch - event.timestamp.timestamp())
+        else:
+            self._end(received, self._decide(received, failure))
+        return ended
 
     # -- batches
 
     async def _gather(self, first: Received, most: int) -> list[Received]:
         """Return a batch that begins with `first`; a suspect is a batch by itself, so that it harms no neighbours."""
         batch = [first]
-        until = self._clock.monotonic() + self._declaration.linger
-        while not first.alone and len(batch) < most:
-            following = self._inbox.peek()
-            if following is None:
-                left = until - self._clock.monotonic()
-                if left <= 0 or self._inbox.closed:
-                    break
-                try:
-                    async with asyncio.timeout(left):
-                        await self._inbox.wait()
-                except TimeoutError:
-                    break
-                continue
-            if following.alone:
+        if first.alone:
+            return batch
+        inbox = self._inbox
+        batch += inbox.take_more(most - 1)
+        until = self._monotonic() + self._declaration.linger
+        while len(batch) < most and not inbox.waiting and not inbox.closed:
+            left = until - self._monotonic()
+            if left <= 0:
                 break
-            taken = self._inbox.take()
-            if taken is not None:
-                batch.append(taken)
+            try:
+                async with asyncio.timeout(left):
+                    await inbox.wait()
+            except TimeoutError:
+                break
+            batch += inbox.take_more(most - len(batch))
         return batch
 
-    async def _handle_batch(self, batch: list[Received]) -> None:
+    async def _handle_batch(self, batch: list[Received]) -> float:
+        """Hand over a batch; return when that was over, on the monotonic clock."""
+        decode = self._decoder.decode
         readable: list[Received] = []
         events: list[Event[Any]] = []
         deliveries: list[Delivery] = []
         for received in batch:
             try:
-                event, body = self._decoder.decode(received)
+                event, body = decode(received)
             except DecodeError as error:
-                self._end(received, DeadLettered("undecodable", error), None)
+                self._end(received, DeadLettered("undecodable", error))
                 continue
             readable.append(received)
             events.append(event)
             if self._wants_delivery:
                 deliveries.append(self._delivery(received, event, body))
         if not readable:
-            return
+            return self._monotonic()
         if self._acks_first:
             await self._endings.before(readable)
-        started = self._clock.monotonic()
+        started = self._monotonic()
         result, failure = await self._call(list(events), deliveries)
-        self._tally(readable[0].event_type).handler_seconds.append(self._clock.monotonic() - started)
-        for received, event, one in zip(readable, events, _spread(result, failure, len(readable)), strict=True):
-            self._end(received, self._decide(received, one), event)
+        ended = self._monotonic()
+        self._tally(readable[0].event_type).handler_seconds.append(ended - started)
+        if failure is None and result is None:
+            self._settle_soon()
+            self._done += readable
+            failures: Sequence[BaseException | None] = ()
+        else:
+            failures = _spread(result, failure, len(readable))
+            for received, one in zip(readable, failures, strict=True):
+                self._end(received, self._decide(received, one))
+        now = ended + self._epoch
+        for index, event in enumerate(events):
+            if not failures or failures[index] is None:
+                self._tally(readable[index].event_type).latencies.append(now - event.timestamp.timestamp())
+        return ended
 
     # -- the call, and how it ends
 
@@ -215,27 +245,25 @@ class Executor:
                 "handler failed; the event is not tried again",
                 group=self._declaration.group,
                 stream=received.stream,
-                entry_id=received.entry.id.decode(),
+                entry_id=received.id.decode(),
                 error=repr(failure)[:1000],
             )
             return ACKED
         policy = self._declaration.retry
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
 
-    def _end(self, received: Received, outcome: Outcome, event: Event[Any] | None) -> None:
+    def _end(self, received: Received, outcome: Outcome) -> None:
         tally = self._tally(received.event_type)
+        self._settle_soon()
         if isinstance(outcome, Acked):
-            tally.acked += 1
-            if event is not None:
-                tally.latencies.append(self._clock.now() - event.timestamp.timestamp())
-            self._endings.acked(received)
+            self._done.append(received)
         elif isinstance(outcome, Retried):
             tally.retried += 1
             self._announcer.announce(
                 RetryScheduled(
                     self._declaration.group,
                     received.stream,
-                    received.entry.id.decode(),
+                    received.id.decode(),
                     received.tries,
                     outcome.after,
                     repr(outcome.error)[:1000],
@@ -248,7 +276,7 @@ class Executor:
 
     def _delivery(self, received: Received, event: Event[Any], body: bytes) -> Delivery:
         return Delivery(
-            entry_id=received.entry.id.decode(),
+            entry_id=received.id.decode(),
             stream=received.stream,
             group=self._declaration.group,
             consumer=self._consumer,
@@ -264,9 +292,25 @@ class Executor:
             tally = self._tallies[event_type] = _Tally()
         return tally
 
+    def _settle_soon(self) -> None:
+        """Settle when this task next waits: at once after a handler that is slow, once for many that are not."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Let what is done be acked, and say what happened."""
+        self._settling = False
+        if self._done:
+            done, self._done = self._done, []
+            for received in done:
+                self._tally(received.event_type).acked += 1
+            self._endings.acked(done)
+        self._announce()
+
     def _announce(self) -> None:
         tallies, self._tallies = self._tallies, {}
-        self._announced_at = self._clock.monotonic()
+        self._epoch = self._clock.now() - self._clock.monotonic()
         for event_type, tally in tallies.items():
             self._announcer.announce(
                 Handled(
@@ -279,11 +323,6 @@ class Executor:
                     tally.latencies,
                 )
             )
-
-
-def _is_dirty() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _spread(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -22,25 +22,27 @@ class Received(msgspec.Struct, gc=False, eq=False):
     Attributes:
         stream: the stream's key.
         event_type: the type that the stream holds.
-        entry: as it was read.
-        tries: how often the group was handed it, the next time included.
-        first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
+        id: the entry's id.
+        fields: the entry's fields as they were read; flat.
         size: what it counts for, in bytes.
+        first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
+        tries: how often the group was handed it, the next time included.
         alone: it may be what makes a handler fail or a process die, so it is handed over without neighbours.
     """
 
     stream: str
     event_type: str
-    entry: Entry
-    tries: int
-    first_time: float
+    id: bytes
+    fields: list[bytes]
     size: int
+    first_time: float
+    tries: int = 1
     alone: bool = False
 
 
-def size_of(entry: Entry) -> int:
-    """Return what an entry counts for, in bytes."""
-    return sum(map(len, entry.fields))
+def receive(stream: str, event_type: str, entries: Iterable[Entry], now: float) -> list[Received]:
+    """Return what a first delivery of entries puts into this worker's hands."""
+    return [Received(stream, event_type, entry_id, fields, sum(map(len, fields)), now) for entry_id, fields in entries]
 
 
 class Inbox:
@@ -52,59 +54,64 @@ class Inbox:
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
+        self._worthwhile = min(READ_COUNT, max(1, most // 2))
         self._waiting: deque[Received] = deque()
-        self._held: dict[tuple[str, bytes], Received] = {}
+        self._held: dict[str, dict[bytes, Received]] = {}
+        self._count = 0
         self._bytes = 0
         self._seen_size = float(_FIRST_SIZE)
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
-        self._closed = False
+        #: Whether nothing more is handed out.
+        self.closed = False
 
     @property
     def held(self) -> int:
         """How many entries are held: waiting, being handled, between tries, or on their way to being acked."""
-        return len(self._held)
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more is handed out."""
-        return self._closed
+        return self._count
 
     def room(self) -> int:
         """Return how many entries the next read may ask for; 0 when there is no room."""
-        free = self._most - len(self._held)
+        free = self._most - self._count
         free_bytes = self._most_bytes - self._bytes
         if free <= 0 or free_bytes <= 0:
             return 0
         return max(1, min(free, READ_COUNT, int(free_bytes / self._seen_size)))
 
     async def wait_for_room(self) -> int:
-        """Wait until there is room, or the inbox is closed; return how much."""
-        while not (room := self.room()) and not self._closed:
+        """Wait until there is room, or the inbox is closed; return how much.
+
+        While entries wait to be handled, small room is left to grow: many small reads cost more than a large one.
+        """
+        while not self.closed:
+            room = self.room()
+            if room and (room >= self._worthwhile or not self._waiting):
+                return room
             self._freed.clear()
             await self._freed.wait()
-        return room
+        return self.room()
 
     def holds(self, stream: str, entry_id: bytes) -> bool:
         """Tell whether an entry is held here."""
-        return (stream, entry_id) in self._held
+        return entry_id in self._held.get(stream, ())
 
-    def put(self, received: Iterable[Received]) -> None:
-        """Take entries in, in order; one that is held already is left as it is."""
-        added = 0
-        size = 0
-        for item in received:
-            key = (item.stream, item.entry.id)
-            if key in self._held:
-                continue
-            self._held[key] = item
-            self._waiting.append(item)
-            size += item.size
-            added += 1
-        if added:
-            self._bytes += size
-            self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
-            self._wake(added)
+    def put(self, stream: str, received: Sequence[Received]) -> None:
+        """Take entries of one stream in, in order; one that is held already is left as it is."""
+        held = self._held.setdefault(stream, {})
+        before = len(held)
+        taken = {item.id: item for item in received}
+        if not held.keys().isdisjoint(taken):
+            taken = {entry_id: item for entry_id, item in taken.items() if entry_id not in held}
+        held.update(taken)
+        added = len(held) - before
+        if not added:
+            return
+        self._waiting.extend(taken.values())
+        size = sum([item.size for item in taken.values()])
+        self._count += added
+        self._bytes += size
+        self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
+        self._wake(added)
 
     def put_back(self, item: Received) -> None:
         """Hand out an entry again that is still held; before all others."""
@@ -113,17 +120,32 @@ class Inbox:
 
     def take(self) -> Received | None:
         """Return the next entry to handle; None when none waits, or when closed."""
-        if self._waiting and not self._closed:
-            return self._waiting.popleft()
-        return None
+        waiting = self._waiting
+        if not waiting or self.closed:
+            return None
+        item = waiting.popleft()
+        if not waiting:
+            self._freed.set()  # what room there is should be filled, however little
+        return item
 
-    def peek(self) -> Received | None:
-        """Return the next entry to handle without taking it."""
-        return self._waiting[0] if self._waiting and not self._closed else None
+    def take_more(self, most: int) -> list[Received]:
+        """Return the next entries to handle together, at most `most`, up to one that is to be handled alone."""
+        waiting = self._waiting
+        taken: list[Received] = []
+        while waiting and len(taken) < most and not waiting[0].alone and not self.closed:
+            taken.append(waiting.popleft())
+        if not waiting:
+            self._freed.set()
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        """How many entries nobody began to handle."""
+        return len(self._waiting)
 
     async def wait(self) -> None:
         """Wait until an entry may be there, or the inbox is closed. Only as many who wait are woken as entries come."""
-        if self._waiting or self._closed:
+        if self._waiting or self.closed:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -136,15 +158,21 @@ class Inbox:
 
     def let_go(self, stream: str, entry_ids: Iterable[bytes]) -> None:
         """Forget entries: they are acked, dead-lettered, or another worker's."""
-        for entry_id in entry_ids:
-            item = self._held.pop((stream, entry_id), None)
-            if item is not None:
-                self._bytes -= item.size
-        self._freed.set()
+        held = self._held.get(stream)
+        if not held:
+            return
+        before = len(held)
+        pop = held.pop
+        gone = [item for entry_id in entry_ids if (item := pop(entry_id, None)) is not None]
+        self._bytes -= sum([item.size for item in gone])
+        self._count -= before - len(held)
+        # setting it for every ack would wake the reader for room that it leaves to grow
+        if not self._waiting or self.room() >= self._worthwhile:
+            self._freed.set()
 
     def close(self) -> list[Received]:
         """Hand out nothing more; return what nobody began to handle."""
-        self._closed = True
+        self.closed = True
         left = list(self._waiting)
         self._waiting.clear()
         self._freed.set()

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
-from hyperbus.runtime.inbox import READ_COUNT, Inbox, Received, size_of
+from hyperbus.runtime.inbox import READ_COUNT, Inbox, receive
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
 from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 
@@ -112,7 +112,7 @@ class GroupReader:
     def _take_in(self, stream: str, entries: Iterable[Entry]) -> None:
         event_type = self._type_in(stream)
         now = self._clock.now()
-        self._inbox.put([Received(stream, event_type, entry, 1, now, size_of(entry)) for entry in entries])
+        self._inbox.put(stream, receive(stream, event_type, entries, now))
 
     async def _recover(self) -> None:
         """Take in what is pending with this consumer and not held by it: a read delivered it and broke off."""
@@ -142,9 +142,10 @@ class GroupReader:
         found = [entry for entry in unknown if entry.fields]
         now = self._clock.now()
         event_type = self._type_in(stream)
-        self._inbox.put(
-            Received(stream, event_type, entry, counts.get(entry.id, 1), now, size_of(entry)) for entry in found
-        )
+        received = receive(stream, event_type, found, now)
+        for item in received:
+            item.tries = counts.get(item.id, 1)
+        self._inbox.put(stream, received)
         if found:
             self._announcer.announce(Recovered(self._group, stream, len(found)))
 
@@ -283,7 +284,7 @@ class CursorReader:
         self._positions[stream] = entries[-1].id
         event_type = self._type_in(stream)
         now = self._clock.now()
-        self._inbox.put([Received(stream, event_type, entry, 1, now, size_of(entry)) for entry in entries])
+        self._inbox.put(stream, receive(stream, event_type, entries, now))
 
     def _announce_connection(self, *, lost: bool, error: str = "") -> None:
         if lost != self._lost:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError
-from hyperbus.runtime.inbox import Inbox, Received, size_of
+from hyperbus.runtime.inbox import Inbox, receive
 from hyperbus.signals import Announcer, Claimed
 from hyperbus.transport import FIRST_ID, Streams
 
@@ -128,10 +128,10 @@ class Reclaimer:
             )
             now = self._clock.now()
             event_type = self._type_in(stream)
-            self._inbox.put(
-                Received(stream, event_type, entry, count, now, size_of(entry), alone=count > INNOCENT)
-                for entry, count in taken
-            )
+            received = receive(stream, event_type, [entry for entry, _ in taken], now)
+            for item, (_, count) in zip(received, taken, strict=True):
+                item.tries, item.alone = count, count > INNOCENT
+            self._inbox.put(stream, received)
             claimed += len(taken)
             if taken:
                 self._announcer.announce(Claimed(self._group, stream, len(taken), owner))

@@ -64,7 +64,7 @@ class Retrier:
     async def _count(self) -> None:
         by_stream: dict[str, list[tuple[bytes, int]]] = {}
         for received in self._uncounted:
-            by_stream.setdefault(received.stream, []).append((received.entry.id, received.tries))
+            by_stream.setdefault(received.stream, []).append((received.id, received.tries))
         self._uncounted.clear()
         for stream, counts in by_stream.items():
             try:

@@ -71,8 +71,8 @@ class Worker:
     1. Intake ends: no read, no claim, no retry.
     2. Handlers that are running finish, or are cancelled when the drain time is up.
     3. What is done is acked; what is given up becomes dead letters.
-    4. The consumer's own `stop`.
-    5. The heartbeat goes, so that another worker takes at once what this one still holds.
+    4. The heartbeat goes, so that another worker takes at once what this one still holds.
+    5. The consumer's own `stop`.
     """
 
     def __init__(self, declared: object, around: Surroundings) -> None:
@@ -184,7 +184,7 @@ class Worker:
         """
         unbegun: dict[str, list[tuple[bytes, int]]] = {}
         for received in (*self._unbegun, *self._inbox.close()):
-            unbegun.setdefault(received.stream, []).append((received.entry.id, received.tries - 1))
+            unbegun.setdefault(received.stream, []).append((received.id, received.tries - 1))
         with suppress(HyperbusError):  # failing costs these entries a try
             for stream, counts in unbegun.items():
                 await self._streams.set_delivery_counts(stream, self.declaration.group, self.name, counts)

@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from hyperbus.bus import Bus
 from hyperbus.declaration.consumer import declaration_of
 from hyperbus.errors import DrainTimeoutError, HyperbusError
+from hyperbus.event.data import event_types
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.signal_log import SignalLog
@@ -42,6 +43,7 @@ def main() -> int:
     try:
         consumers = load_consumers(orders.modules, folder=Path(orders.folder))
         if orders.only_inspect:
+            event_types()  # two classes with one type are told before anything runs
             names = tuple(declaration_of(consumer).name for consumer in consumers)
             report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
             return 0
@@ -63,7 +65,8 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
         DrainTimeoutError: handlers were still running when the drain time was up.
     """
     state = _State()
-    listeners = (state, BusMetrics(REGISTRY), SignalLog())
+    log = SignalLog()
+    listeners = (state, BusMetrics(REGISTRY), log)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -87,6 +90,7 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
     except asyncio.CancelledError:
         raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
     finally:
+        log.close()
         loop.remove_reader(sys.stdin.fileno())
     if state.late:
         raise DrainTimeoutError(
@@ -109,9 +113,10 @@ class _State:
 
     def __call__(self, announced: Signal) -> None:
         if isinstance(announced, ConnectionChanged):
-            if announced.part.startswith("stream "):
-                return  # one key that is no stream; the server is there
-            (self._lost.discard if announced.connected else self._lost.add)(announced.part)
+            # Readers always ask. A publisher knows only at its next publish that the server is back, and a stream
+            # that is left alone says nothing about the server.
+            if announced.part.startswith("reader of "):
+                (self._lost.discard if announced.connected else self._lost.add)(announced.part)
         elif isinstance(announced, WorkerChanged):
             (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)
             if announced.state == "cut off":

@@ -115,7 +115,7 @@ class Demo:
             seen = await fetch_metrics(http_port)
             groups = await look_at_groups(bus.transport, bus.prefix)
             passed = max(now - before[0], 0.001)
-            published = len(agents.published)
+            published = agents.published
             self._screen.show(
                 Glance(
                     elapsed=now - agents.started_at,
@@ -137,7 +137,7 @@ class Demo:
         until = self._clock.monotonic() + SETTLE_TIMEOUT
         while self._clock.monotonic() < until:
             groups = await look_at_groups(bus.transport, bus.prefix)
-            published = len(agents.published)
+            published = agents.published
             counted = (await fetch_metrics(http_port)).counted
             arrived = len(watcher.received) >= published <= counted and count_rows(database) >= published
             if groups.settled and arrived:
@@ -150,14 +150,14 @@ class Demo:
         groups: Groups = await look_at_groups(bus.transport, bus.prefix)
         seen = await fetch_metrics(http_port)
         latency = together(seen.latency.values())
-        published, rows = len(agents.published), count_rows(database)
+        published, rows = agents.published, count_rows(database)
         return Summary(
             seconds=took,
             published=published,
             rows=rows,
             counted=seen.counted,
-            received=len(watcher.received),
-            lost=max(published - rows, 0),
+            received=len(watcher.received & agents.ids),
+            lost=max(published - rows, len(agents.ids - watcher.received)),
             pending=sum(groups.pending.values()),
             dead_letters=groups.dead_letters,
             retries=seen.retries,
@@ -171,10 +171,10 @@ async def only_produce(settings: Settings, *, seconds: Seconds | None, rate: flo
     """Play the agents, for consumers that run elsewhere, until stopped."""
     configure_logs(settings.log_level)
     async with Bus(settings=settings) as bus:
-        agents = Agents(bus, SystemClock(), rate)
+        agents = Agents(bus, SystemClock(), rate, remember=False)
         with _stopping_on_signals(agents.stop):
             await agents.run(seconds)
-        print(f"published {len(agents.published):,} events")
+        print(f"published {agents.published:,} events")
 
 
 @asynccontextmanager

@@ -133,9 +133,9 @@ async def test_a_lane_lets_the_process_run_between_turns() -> None:
     async def handler(event: Event) -> None: ...
 
     async with Running() as here:
-        await here.publish(kind, *range(250))
+        await here.publish(kind, *range(5000))
         async with here.bus.running(handler):
-            await here.recorder.wait_for(lambda _: sum(s.acked for s in here.recorder.of(Handled)) == 250)
+            await here.recorder.wait_for(lambda _: sum(s.acked for s in here.recorder.of(Handled)) == 5000)
         assert len(here.recorder.of(Handled)) >= 3
 
 

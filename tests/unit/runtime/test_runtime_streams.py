@@ -314,12 +314,12 @@ async def test_a_worker_without_room_reads_on_when_there_is_some() -> None:
 
 async def test_an_entry_without_fields_does_not_count_as_bytes() -> None:
     """The inbox reckons with what it saw, and its bounds hold for tiny entries too."""
-    from hyperbus.runtime.inbox import Inbox, Received, size_of
+    from hyperbus.runtime.inbox import Inbox, receive
 
     inbox = Inbox(1000, 10_000)
     entries = [Entry(b"%d-0" % n, [b"data", b"x" * 96]) for n in range(100)]
-    inbox.put([Received("s", "t", entry, 1, 0.0, size_of(entry)) for entry in entries])
-    inbox.put([Received("s", "t", entries[0], 1, 0.0, 100)])
+    inbox.put("s", receive("s", "t", entries, 0.0))
+    inbox.put("s", receive("s", "t", entries[:1], 0.0))
     assert (inbox.held, inbox.room()) == (100, 0)
     inbox.let_go("s", [entry.id for entry in entries])
     assert inbox.held == 0
