@@ -1,0 +1,203 @@
+"""A worker process from inside: its orders, its reports, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from hyperbus import Bus, BusUnavailable, Event, consumer
+from hyperbus.errors import ConsumersNotFoundError, DrainTimeoutError
+from hyperbus.settings import Settings
+from hyperbus.signals import ConnectionChanged, WorkerChanged
+from hyperbus.supervisor import child
+from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
+from hyperbus.transport import NewEntry
+from tests.faults import FaultyTransport
+from tests.recorder import eventually
+from tests.unit.runtime.running import body, unique
+
+SETTINGS = Settings(url="memory://", heartbeat_ttl=0.2, drain_timeout=0.1)
+
+
+class Orderer:
+    """The other end of a process's standard input and of its reports."""
+
+    def __init__(self) -> None:
+        self.input, self.output = os.pipe()
+        self.reports_in, self.reports_out = os.pipe()
+        self._out = os.dup(self.output)
+
+    def order(self, orders: Orders) -> None:
+        os.write(self._out, msgspec.json.encode(orders) + b"\n")
+
+    def leave(self) -> None:
+        if self._out >= 0:
+            os.close(self._out)
+            self._out = -1
+
+    def reports(self) -> list[Report]:
+        os.set_blocking(self.reports_in, False)
+        try:
+            lines = os.read(self.reports_in, 65536).splitlines()
+        except BlockingIOError:
+            return []
+        return [msgspec.json.decode(line, type=Report) for line in lines]
+
+
+@pytest.fixture
+def orderer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Orderer]:
+    """Make this process a worker process, as far as its code can tell."""
+    orderer = Orderer()
+    os.close(orderer.output)
+    monkeypatch.setattr(sys, "stdin", os.fdopen(orderer.input, "r"))
+    monkeypatch.setattr(child, "REGISTRY", CollectorRegistry())
+    monkeypatch.setattr(child, "ALIVE_INTERVAL", 0.02)
+    monkeypatch.setattr(child, "configure_logs", lambda *_, **__: None)
+    monkeypatch.setenv(REPORT_FD, str(orderer.reports_out))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    yield orderer
+    orderer.leave()
+    sys.stdin.close()
+    for descriptor in (orderer.reports_in, orderer.reports_out):
+        os.close(descriptor)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def orders(module: str, folder: Path, **more: Any) -> Orders:
+    return Orders(modules=(module,), folder=str(folder), settings=SETTINGS, **more)
+
+
+def test_to_inspect_is_to_load_and_tell(orderer: Orderer, tmp_path: Path) -> None:
+    """Nothing runs; a consumer that needs the WebSocket port is told."""
+    module = unique("m")
+    (tmp_path / f"{module}.py").write_text(
+        "from hyperbus import consumer, Event\n"
+        "import hyperbus.sinks.websocket\n"
+        "@consumer(types=['a'])\nasync def one(event: Event) -> None: ...\n"
+    )
+    orderer.order(orders(module, tmp_path, only_inspect=True))
+    assert child.main() == 0
+    assert orderer.reports() == [Inspected(consumers=("one",), needs_websocket=True)]
+
+
+def test_an_error_of_the_bus_is_reported_with_its_exit_code(orderer: Orderer, tmp_path: Path) -> None:
+    """In words, and not too many."""
+    orderer.order(orders("no_such_module" + "x" * 9000, tmp_path))
+    assert child.main() == ConsumersNotFoundError.exit_code
+    (failed,) = orderer.reports()
+    assert isinstance(failed, Failed)
+    assert failed.exit_code == ConsumersNotFoundError.exit_code
+    assert len(failed.message) <= 2000
+
+
+def test_an_error_of_the_users_code_ends_the_process_with_1(orderer: Orderer, tmp_path: Path) -> None:
+    """Its traceback is in the log; there is nothing to report."""
+    module = unique("m")
+    (tmp_path / f"{module}.py").write_text("1 / 0")
+    orderer.order(orders(module, tmp_path))
+    assert child.main() == 1
+    assert orderer.reports() == []
+
+
+def test_a_process_whose_supervisor_is_gone_drains_and_ends(orderer: Orderer, tmp_path: Path) -> None:
+    """The end of standard input says so."""
+    module = unique("m")
+    (tmp_path / f"{module}.py").write_text(
+        "from hyperbus import consumer, Event\n@consumer(types=['a'])\nasync def one(event: Event) -> None: ...\n"
+    )
+    orderer.order(orders(module, tmp_path))
+    orderer.leave()
+    assert child.main() == 0
+    reports = orderer.reports()
+    assert reports[0] == Ready()
+
+
+def a_consumer() -> Any:
+    @consumer(group=unique(), types=["a"])
+    async def handler(event: Event) -> None: ...
+
+    return handler
+
+
+async def test_it_reports_that_it_is_ready_and_lives_until_it_is_told_to_stop(orderer: Orderer) -> None:
+    """Ready comes first; then, again and again, that it lives, with the names of its workers."""
+    reports: list[Report] = []
+    working = asyncio.create_task(child.work([a_consumer()], SETTINGS, reports.append))
+    await eventually(lambda: len(reports) >= 3)
+    os.kill(os.getpid(), signal.SIGINT)  # a terminal's Ctrl-C is the supervisor's business
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(working, 2)
+    assert reports[0] == Ready()
+    assert isinstance(reports[1], Alive)
+    assert reports[1].connected
+    assert len(reports[1].workers) == 1
+
+
+@pytest.mark.parametrize(("signals", "says"), [(1, "stuck"), (2, "at once")])
+async def test_work_that_does_not_end_in_time_is_an_error(
+    signals: int, says: str, orderer: Orderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the group; a second signal does not wait."""
+    kind, begun, transport = unique(), asyncio.Event(), FaultyTransport()
+
+    @consumer(group=unique("stuck"), types=[kind])
+    async def stuck(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    await transport.open()
+    await transport.streams.append([NewEntry(f"events:{kind}", b"data", body(1, kind))])
+    monkeypatch.setattr(child, "Bus", lambda **options: Bus(transport=transport, **options))
+    settings = msgspec.structs.replace(SETTINGS, drain_timeout=0.05 if signals == 1 else 30.0)
+    working = asyncio.create_task(child.work([stuck], settings, lambda _: None))
+    await asyncio.wait_for(begun.wait(), 2)
+    for _ in range(signals):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.02)
+    with pytest.raises(DrainTimeoutError, match=says):
+        await asyncio.wait_for(working, 3)
+
+
+async def test_a_server_that_is_away_is_the_error_of_the_start(orderer: Orderer, tmp_path: Path) -> None:
+    """It reaches the supervisor as it is."""
+    settings = msgspec.structs.replace(SETTINGS, url=f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(BusUnavailable):
+        await child.work([a_consumer()], settings, lambda _: None)
+
+
+def test_being_connected_is_what_the_readers_say() -> None:
+    """A publisher does not know when the server is back, and a wrong key is no lost server."""
+    state = child._State()
+    state(ConnectionChanged("publisher", connected=False))
+    state(ConnectionChanged("stream events:x", connected=False))
+    assert state.connected
+    state(ConnectionChanged("reader of g", connected=False))
+    assert not state.connected
+    state(ConnectionChanged("reader of g", connected=True))
+    assert state.connected
+    state(WorkerChanged("g", "w", "started"))
+    state(WorkerChanged("g", "w", "cut off"))
+    assert (state.workers, state.late) == ({"w"}, {"g"})
+    state(WorkerChanged("g", "w", "stopped"))
+    assert state.workers == set()
+
+
+def test_reports_that_nobody_reads_are_dropped() -> None:
+    """A full pipe, or one without a reader, does not hold up a process."""
+    reading, writing = os.pipe()
+    report = child._reporter(writing)
+    for _ in range(5000):
+        report(Failed(message="x" * 100, exit_code=1))
+    os.close(reading)
+    report(Ready())
+    os.close(writing)

@@ -1,0 +1,33 @@
+"""When a process is started again: properties that hold for any history of deaths."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperbus.supervisor.restart_policy import HEALTHY, MOST_DEATHS, RestartState
+
+lives = st.floats(min_value=0, max_value=3 * HEALTHY)
+deaths = st.lists(st.tuples(lives, st.booleans()), max_size=30)
+
+
+@given(deaths)
+def test_only_deaths_in_a_row_make_a_crash_loop(history: list[tuple[float, bool]]) -> None:
+    """A crash loop is exactly that many blamed deaths since the last healthy life."""
+    state, in_a_row = RestartState(), 0
+    for lived, blameless in history:
+        state = state.after_death(lived, blameless=blameless)
+        if not blameless:
+            in_a_row = 1 if lived >= HEALTHY else in_a_row + 1
+        assert state.is_crash_loop == (in_a_row >= MOST_DEATHS)
+
+
+@given(deaths)
+def test_pauses_grow_and_are_bounded(history: list[tuple[float, bool]]) -> None:
+    """No pause is shorter than the one before it in the same row, none is nothing, none is long."""
+    state = RestartState()
+    for lived, blameless in history:
+        following = state.after_death(lived, blameless=blameless)
+        assert 0 < following.pause <= 5
+        assert lived >= HEALTHY or following.pause >= state.pause
+        state = following
