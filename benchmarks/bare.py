@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import hiredis
 
 #: Commands in one write.
 BATCH = 500
+
+# hiredis declares a tuple of one word.
+_pack = cast("Callable[[tuple[str | bytes, ...]], bytes]", hiredis.pack_command)
+
+
+def pack(*words: str | bytes) -> bytes:
+    """Write one command."""
+    return _pack(words)
 
 
 class Bare:
@@ -38,18 +47,18 @@ class Bare:
 
 def publish(bare: Bare, stream: str, body: bytes, count: int) -> None:
     """Append `count` entries, 500 pre-packed commands a write."""
-    packed = hiredis.pack_command(("XADD", stream, "*", "data", body)) * BATCH
+    packed = pack("XADD", stream, "*", "data", body) * BATCH
     for _ in range(count // BATCH):
         bare.ask(packed, BATCH)
 
 
 def consume(bare: Bare, stream: str, group: str, count: int) -> None:
     """Read and ack `count` entries of a new group, 500 at a time, without decoding them."""
-    bare.ask(hiredis.pack_command(("XGROUP", "CREATE", stream, group, "0")))
-    read = hiredis.pack_command(("XREADGROUP", "GROUP", group, "c", "COUNT", str(BATCH), "STREAMS", stream, ">"))
+    bare.ask(pack("XGROUP", "CREATE", stream, group, "0"))
+    read = pack("XREADGROUP", "GROUP", group, "c", "COUNT", str(BATCH), "STREAMS", stream, ">")
     done = 0
     while done < count:
         (answer,) = bare.ask(read)
         entries = answer[0][1]
-        bare.ask(hiredis.pack_command(("XACK", stream, group, *[entry[0] for entry in entries])))
+        bare.ask(pack("XACK", stream, group, *[entry[0] for entry in entries]))
         done += len(entries)

@@ -15,8 +15,7 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-import hiredis
-from bare import Bare
+from bare import Bare, pack
 from server import server
 
 from hyperbus import Bus, Event, EventData, consumer
@@ -41,7 +40,7 @@ def bare_rounds(host: str, port: int, count: int, pause: float) -> list[float]:
     bare = Bare(host, port)
     for _ in range(count):
         time.sleep(pause)
-        bare.ask(hiredis.pack_command(("XADD", "bare:latency", "*", "at", repr(time.monotonic()))))
+        bare.ask(pack("XADD", "bare:latency", "*", "at", repr(time.monotonic())))
     seconds: list[float] = ours.recv()
     reading.join()
     bare.close()
@@ -54,9 +53,7 @@ def _read_bare(host: str, port: int, count: int, report: Connection) -> None:
     seconds: list[float] = []
     last = b"0"
     while len(seconds) < count:
-        (answer,) = bare.ask(
-            hiredis.pack_command(("XREAD", "COUNT", "100", "BLOCK", "5000", "STREAMS", "bare:latency", last))
-        )
+        (answer,) = bare.ask(pack("XREAD", "COUNT", "100", "BLOCK", "5000", "STREAMS", "bare:latency", last))
         now = time.monotonic()
         for entry in answer[0][1]:
             last = entry[0]

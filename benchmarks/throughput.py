@@ -105,7 +105,7 @@ class Throughput:
         done = asyncio.Event()
 
         @consumer(group=f"bench-{self.groups}", concurrency=concurrency)
-        async def handle(event: Event[Benched]) -> None:
+        async def handle(_event: Event[Benched]) -> None:
             nonlocal left
             left -= 1
             if not left:
