@@ -123,10 +123,10 @@ class PublishFailed(HyperbusError):  # noqa: N818 - a public name, fixed by the 
         self.results: tuple[str | HyperbusError, ...] = tuple(results)
         errors = [result for result in results if isinstance(result, HyperbusError)]
         uncertain = sum(isinstance(error, PublishUncertain) for error in errors)
-        stored = len(results) - len(errors)
+        stored = len(results) - sum(not isinstance(error, NotDurable) for error in errors)
         super().__init__(
             f"{stored} of {len(results)} events stored, {uncertain} uncertain, "
-            f"{len(errors) - uncertain} not stored (see .results, one an event); first error: {errors[0]}"
+            f"{len(results) - stored - uncertain} not stored (see .results, one an event); first error: {errors[0]}"
         )
 
 
@@ -164,3 +164,19 @@ class DemoDisagreesError(HyperbusError):
     """The two ends of the demo counted different numbers."""
 
     exit_code = 31
+
+
+class NotDurable(HyperbusError):  # noqa: N818 - a public name beside PublishUncertain and PublishFailed
+    """The event is stored, as `entry_id`, but not known to be as safe as was asked for. Do not publish it again."""
+
+    exit_code = 32
+
+    def __init__(self, entry_id: str, shortfall: str) -> None:
+        self.entry_id = entry_id
+        super().__init__(f"the event is stored as {entry_id}, but {shortfall}; it need not be published again")
+
+
+class DurabilityUnsupported(HyperbusError):  # noqa: N818 - a public name beside NotDurable
+    """This server cannot tell whether events are as safe as was asked for. Nothing was sent."""
+
+    exit_code = 33

@@ -9,16 +9,39 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from threading import RLock
+from typing import TypeVar
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import GroupNotFoundError, WrongTypeError
+from hyperbus.transport import Parked
 from hyperbus.transports.memory.stream import Group, Stream
 
 #: Members with their times.
 SortedSet = dict[str, float]
-Value = Stream | bytes | SortedSet
+
+
+@dataclass(slots=True)
+class Held:
+    """A parked entry, who took it ("" for nobody), and when it can be taken next."""
+
+    parked: Parked
+    holder: str
+    free_at: float
+
+
+class ParkedEntries(dict[bytes, Held]):
+    """The parked entries of a group, by id."""
+
+
+class Suspects(dict[bytes, int]):
+    """How often entries of a group were begun alone, by id."""
+
+
+Value = Stream | bytes | SortedSet | ParkedEntries | Suspects
+_Kind = TypeVar("_Kind", Stream, bytes, ParkedEntries, Suspects)
 
 
 class Waiter:
@@ -113,6 +136,17 @@ class Store:
             self._values[key] = stream
         return stream
 
+    def holding(self, key: str, kind: type[_Kind]) -> _Kind | None:
+        """Return what a key holds, or None.
+
+        Raises:
+            WrongTypeError: it is of another kind.
+        """
+        value = self.find(key)
+        if value is None or isinstance(value, kind):
+            return value
+        raise WrongTypeError(f"{key} holds something that hyperbus did not put there: delete that key")
+
     def sorted_set(self, key: str) -> SortedSet | None:
         """Return a sorted set, or None.
 
@@ -120,7 +154,9 @@ class Store:
             WrongTypeError: the key holds something else.
         """
         value = self.find(key)
-        if value is None or isinstance(value, dict):
+        if value is None:
+            return None
+        if isinstance(value, dict) and not isinstance(value, (ParkedEntries, Suspects)):
             return value
         raise WrongTypeError(f"{key} holds something that is not a sorted set: delete that key")
 

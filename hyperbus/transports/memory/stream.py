@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from hyperbus.errors import ServerError
-from hyperbus.transport import Entry, GroupInfo, StreamInfo
+from hyperbus.transport import Entry, GroupInfo, StreamInfo, id_before
 
 EntryId = tuple[int, int]
 ZERO: EntryId = (0, 0)
@@ -60,6 +60,18 @@ class IdMap(Generic[T]):
             del self._ids[bisect_left(self._ids, entry_id)]
         return value
 
+    def pop_up_to(self, entry_id: EntryId, limit: int) -> int:
+        """Remove what has this id or a lower one, lowest first, at most `limit`; return how many there were."""
+        number = min(bisect_right(self._ids, entry_id), limit)
+        for found in self._ids[:number]:
+            del self._values[found]
+        del self._ids[:number]
+        return number
+
+    def count_between(self, after: EntryId, up_to: EntryId) -> int:
+        """Count what has a higher id than `after`, and none higher than `up_to`."""
+        return max(0, bisect_right(self._ids, up_to) - bisect_right(self._ids, after))
+
     def after(self, entry_id: EntryId) -> Iterator[tuple[EntryId, T]]:
         """Walk over what has a higher id. Nothing may be added or removed meanwhile."""
         for index in range(bisect_right(self._ids, entry_id), len(self._ids)):
@@ -90,10 +102,24 @@ class Group:
     pending: IdMap[Pending] = field(default_factory=IdMap)
     consumers: set[str] = field(default_factory=set)
 
+    @property
+    def floor(self) -> EntryId:
+        """The id up to which everything is acked."""
+        if not len(self.pending):
+            return self.last_delivered
+        return parse_id(id_before(format_id(self.pending.first_id)))
+
     def owned(self, entry_id: EntryId, consumer: str) -> Pending | None:
         """Return the pending entry if `consumer` holds it."""
         pending = self.pending.get(entry_id)
         return pending if pending is not None and pending.consumer == consumer else None
+
+    def move(self, entry_id: EntryId, consumer: str, now: float, count: int) -> None:
+        """Give a pending entry to a consumer, which then has it from `now` on."""
+        pending = self.pending.get(entry_id)
+        assert pending is not None
+        self.consumers.add(consumer)
+        pending.consumer, pending.delivered_at, pending.delivery_count = consumer, now, count
 
     def held_by(self, consumer: str, after: EntryId = ZERO) -> Iterator[tuple[EntryId, Pending]]:
         """Walk over what `consumer` holds with an id above `after`."""
@@ -127,6 +153,14 @@ class Stream:
                 deleted += 1
                 self._highest_deleted = max(self._highest_deleted, entry_id)
         return deleted
+
+    def claimable(self, group: Group, entry_id: EntryId, owner: str) -> Pending | None:
+        """Return the pending entry if `owner` holds it; one that was deleted leaves the pending list instead."""
+        pending = group.owned(entry_id, owner)
+        if pending is not None and self.entries.get(entry_id) is None:
+            group.pending.pop(entry_id)
+            return None
+        return pending
 
     def read(self, after: EntryId, count: int) -> list[Entry]:
         """Return the first `count` entries above `after`."""

@@ -11,6 +11,7 @@ from hyperbus.transports.redis.commands import pack_all
 from hyperbus.transports.redis.connection import Wire
 from hyperbus.transports.redis.reader import RedisReader
 from hyperbus.transports.redis.records import RedisRecords
+from hyperbus.transports.redis.server_facts import facts_of
 from hyperbus.transports.redis.streams import RedisStreams
 
 _REDIS_FLOOR = (7, 0)
@@ -20,7 +21,8 @@ _VALKEY_FLOOR = (7, 2)
 class RedisTransport:
     """Implements `hyperbus.transport.Transport` for `redis://`, `rediss://` and `unix://`.
 
-    One connection carries commands, one appends, and each reader has its own.
+    One connection carries commands, one appends, one appends that wait for replicas or the disk, and each reader has
+    its own.
 
     Args:
         url: where the server is, and who logs in.
@@ -48,14 +50,15 @@ class RedisTransport:
         self.description = self._address.description
         self._wire = self._new_wire()
         self._append_wire = self._new_wire()
+        self._durable_wire = self._new_wire()
         self._readers: set[RedisReader] = set()
-        self.streams: Streams = RedisStreams(self._wire, self._append_wire)
+        self.streams: Streams = RedisStreams(self._wire, self._append_wire, self._durable_wire)
         self.records: Records = RedisRecords(self._wire, prefix)
 
     async def open(self) -> None:
         """Connect, and check that the server can be used."""
-        self._wire.reopen()
-        self._append_wire.reopen()
+        for wire in (self._wire, self._append_wire, self._durable_wire):
+            wire.reopen()
         # A server that is still loading answers INFO, but no question about a key.
         packed = pack_all([("INFO", "server"), ("EXISTS", record_key(self._prefix, ""))])
         [info, _] = self._wire.check(await self._wire.call(packed, 2))
@@ -65,8 +68,8 @@ class RedisTransport:
         """Close every connection, readers too. Twice is safe."""
         for reader in list(self._readers):
             await reader.close()
-        await self._wire.close()
-        await self._append_wire.close()
+        for wire in (self._wire, self._append_wire, self._durable_wire):
+            await wire.close()
 
     def open_reader(self) -> RedisReader:
         """Return a new reader; it connects at its first use."""
@@ -98,13 +101,10 @@ def check_version(info: str, place: str) -> None:
     Raises:
         UnsupportedServerError: the server is too old.
     """
-    facts = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    # Valkey also claims to be a Redis 7.2, whatever its own version.
-    is_valkey = "valkey_version" in facts or facts.get("server_name") == "valkey"
-    name, floor = ("Valkey", _VALKEY_FLOOR) if is_valkey else ("Redis", _REDIS_FLOOR)
-    version = facts.get("valkey_version") or facts.get("redis_version", "")
-    numbers = tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
-    if numbers < floor:
+    facts = facts_of(info.encode())
+    name, floor = ("Valkey", _VALKEY_FLOOR) if facts.is_valkey else ("Redis", _REDIS_FLOOR)
+    if facts.numbers < floor:
         raise UnsupportedServerError(
-            f"{place} is {name} {version or 'of an unknown version'}; hyperbus needs Redis 7.0 or Valkey 7.2, or newer"
+            f"{place} is {name} {facts.version or 'of an unknown version'}; "
+            f"hyperbus needs Redis 7.0 or Valkey 7.2, or newer"
         )

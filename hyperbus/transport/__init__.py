@@ -1,0 +1,69 @@
+"""The storage contracts, in the words of Redis Streams: `Streams` for events, `Records` for everything else.
+
+Batch first: a method is one round trip, however many entries it is given, unless it says otherwise. Every
+implementation passes `tests/conformance`; the memory one is a verified fake of the Redis one.
+
+Rules that hold for every method:
+
+* It waits at most the transport's command timeout (reads that block: their `block` on top).
+* `BusUnavailable`: the server cannot be reached. What the method asks is safe to ask again.
+* `ServerError`, or a subclass that names the case: the server refused.
+* Cancelling it is safe; what was asked for may still happen.
+* Stream and group names are `str`; entry ids and bodies are `bytes`, as they come off the wire.
+"""
+
+from __future__ import annotations
+
+from hyperbus.transport.appends import Appends
+from hyperbus.transport.entries import (
+    FIRST_ID,
+    DeadLetter,
+    Durability,
+    Entry,
+    GroupInfo,
+    NewEntry,
+    Parked,
+    PendingEntry,
+    PendingSummary,
+    Read,
+    StreamInfo,
+    id_after,
+    id_at,
+    id_before,
+    id_key,
+)
+from hyperbus.transport.failures import Failures
+from hyperbus.transport.groups import Groups
+from hyperbus.transport.parking import Parking
+from hyperbus.transport.place import Transport
+from hyperbus.transport.reader import Reader
+from hyperbus.transport.records import Records
+from hyperbus.transport.retention import Retention
+from hyperbus.transport.streams import Streams
+
+__all__ = [
+    "FIRST_ID",
+    "Appends",
+    "DeadLetter",
+    "Durability",
+    "Entry",
+    "Failures",
+    "GroupInfo",
+    "Groups",
+    "NewEntry",
+    "Parked",
+    "Parking",
+    "PendingEntry",
+    "PendingSummary",
+    "Read",
+    "Reader",
+    "Records",
+    "Retention",
+    "StreamInfo",
+    "Streams",
+    "Transport",
+    "id_after",
+    "id_at",
+    "id_before",
+    "id_key",
+]

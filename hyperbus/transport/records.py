@@ -1,0 +1,52 @@
+"""The contract of everything that is not an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hyperbus.clock import Seconds
+
+
+class Records(Protocol):
+    """Small things with a life of their own: heartbeats, leases, directories. Names are relative to the prefix."""
+
+    async def put(self, name: str, value: bytes, *, ttl: Seconds | None = None) -> None:
+        """Store a value, for `ttl` seconds if given."""
+        ...
+
+    async def renew(self, names: Sequence[str], *, ttl: Seconds) -> list[bool]:
+        """Let records live for another `ttl` seconds; False for one that is gone. A full server still takes this."""
+        ...
+
+    async def get(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the values; None for a record that is gone."""
+        ...
+
+    async def delete(self, names: Sequence[str]) -> int:
+        """Delete records; return how many there were."""
+        ...
+
+    async def compare_and_set(
+        self, name: str, expected: bytes | None, value: bytes | None, *, ttl: Seconds | None = None
+    ) -> bool:
+        """Store `value` if the record holds `expected` (None: is not there); a `value` of None deletes. Atomic."""
+        ...
+
+    async def add_members(self, name: str, members: Mapping[str, float]) -> int:
+        """Add members with their times to a sorted set; those that are there keep theirs. Return how many were new."""
+        ...
+
+    async def members(
+        self, name: str, *, minimum: float = float("-inf"), maximum: float = float("inf"), count: int = 1000
+    ) -> list[tuple[str, float]]:
+        """Return members whose time lies between the two, both included, earliest first."""
+        ...
+
+    async def remove_members(self, name: str, members: Sequence[str]) -> int:
+        """Remove members; return how many there were."""
+        ...
+
+    async def server_time(self) -> float:
+        """Return the server's clock, seconds since the epoch."""
+        ...

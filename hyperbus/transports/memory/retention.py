@@ -1,0 +1,89 @@
+"""How much memory keeps: checkpoints of groups, the length and weight of streams, and cutting them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperbus.transport import id_key
+from hyperbus.transports.keys import checkpoint_key
+from hyperbus.transports.memory.part import Part
+from hyperbus.transports.memory.stream import format_id, parse_id
+
+#: A lower limit counts as this one, as on a server, which cuts whole blocks.
+_LEAST_CUT = 1_000
+#: What an entry weighs besides its fields.
+_ENTRY_BYTES = 16
+
+
+class MemoryRetention(Part):
+    """Implements `hyperbus.transport.Retention`."""
+
+    async def floors(self, stream: str) -> dict[str, bytes]:
+        """Return the floor of every group on a stream."""
+        await self._session.enter()
+        with self._store.lock:
+            found = self._store.stream(stream)
+            groups = {} if found is None else found.groups
+            return {name: format_id(group.floor) for name, group in sorted(groups.items())}
+
+    async def save_checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Store the floor of each (stream, group) as its checkpoint, and return the checkpoint."""
+        await self._session.enter()
+        with self._store.lock:
+            return [self._save(stream, group) for stream, group in groups]
+
+    async def checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Return the checkpoint of each (stream, group); None where none was saved."""
+        await self._session.enter()
+        with self._store.lock:
+            return [self._store.holding(checkpoint_key(*pair), bytes) for pair in groups]
+
+    async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:
+        """Delete entries with an id up to `up_to`, oldest first; return how many."""
+        await self._session.enter()
+        with self._store.lock:
+            found = self._store.stream(stream)
+            return 0 if found is None else found.entries.pop_up_to(parse_id(up_to), max(limit, _LEAST_CUT))
+
+    async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
+        """Return the id of the oldest entry of each stream; None where there is none."""
+        await self._session.enter()
+        with self._store.lock:
+            found = [self._store.stream(name) for name in streams]
+            return [format_id(s.entries.first_id) if s is not None and len(s.entries) else None for s in found]
+
+    async def count_between(self, stream: str, after: bytes, up_to: bytes, limit: int) -> int:
+        """Count entries above `after`, up to `up_to`, and no further than `limit`."""
+        await self._session.enter()
+        with self._store.lock:
+            found = self._store.stream(stream)
+            between = 0 if found is None else found.entries.count_between(parse_id(after), parse_id(up_to))
+            return min(between, limit)
+
+    async def stream_bytes(self, streams: Sequence[str]) -> list[int]:
+        """Return about how many bytes each stream takes; 0 for a missing one."""
+        await self._session.enter()
+        with self._store.lock:
+            found = [self._store.stream(name) for name in streams]
+            return [
+                0 if s is None else sum(_ENTRY_BYTES + sum(map(len, fields)) for _, fields in s.entries.after((0, 0)))
+                for s in found
+            ]
+
+    async def eviction_policy(self) -> tuple[str, int] | None:
+        """Return that nothing is ever evicted: memory has no limit."""
+        await self._session.enter()
+        return "noeviction", 0
+
+    def _save(self, stream: str, group: str) -> bytes | None:
+        found = self._store.find_group(stream, group)
+        if found is None:
+            return None
+        log, members = found
+        key = checkpoint_key(stream, group)
+        floor = format_id(members.floor)
+        stored = self._store.holding(key, bytes)
+        if stored is not None and id_key(floor) <= id_key(stored) <= log.last_id:
+            return stored
+        self._store.set(key, floor)
+        return floor

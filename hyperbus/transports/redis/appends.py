@@ -1,0 +1,81 @@
+"""Appending on a server: over a connection of its own, so that large batches do not hold up acks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hyperbus.clock import Seconds
+from hyperbus.errors import HyperbusError
+from hyperbus.transport import Durability, NewEntry
+from hyperbus.transports.keys import once_key
+from hyperbus.transports.redis.asking import Asking
+from hyperbus.transports.redis.commands import milliseconds, pack_appends
+from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.durability import DurableAppends, check_durability
+from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
+from hyperbus.transports.redis.script import Script
+from hyperbus.transports.redis.server_facts import facts_of
+
+
+class RedisAppends(Asking):
+    """Implements `hyperbus.transport.Appends`."""
+
+    def __init__(self, wire: Wire, append_wire: Wire, durable_wire: Wire) -> None:
+        super().__init__(wire)
+        self._append_wire = append_wire
+        self._durable = DurableAppends(durable_wire)
+        self._append_once = Script("append_once")
+
+    async def append(
+        self, entries: Sequence[NewEntry], *, durability: Durability | None = None
+    ) -> list[str | HyperbusError]:
+        """Append entries in order; return the id of each, or the error it met."""
+        return await self._send(pack_appends(entries), len(entries), durability)
+
+    async def append_once(
+        self, entries: Sequence[tuple[NewEntry, str]], *, window: Seconds, durability: Durability | None = None
+    ) -> list[str | HyperbusError]:
+        """Append (entry, event id) in order, where the stream was not given that event id within `window`."""
+        lasting = milliseconds(window)
+        calls = (
+            ((entry.stream, once_key(entry.stream, event_id)), (lasting, entry.field, entry.body))
+            for entry, event_id in entries
+        )
+        return await self._send(self._append_once.pack_chunks(calls), len(entries), durability)
+
+    async def append_notice(self, stream: str, field: bytes, body: bytes, *, keep: int) -> str:
+        """Append one entry and return its id; keep about the last `keep` entries."""
+        command = ("XADD", stream, "MAXLEN", "~", max(1, keep), "*", field, body)
+        [entry_id] = self._wire.check(await self._ask([command]))
+        return str(entry_id.decode())
+
+    async def check_durability(self, durability: Durability) -> None:
+        """Check that the server can tell whether the level was reached."""
+        info, appendfsync = await self._ask([("INFO", "server", "persistence"), ("CONFIG", "GET", "appendfsync")])
+        self._wire.check([info])
+        check_durability(durability, facts_of(info, appendfsync), self._wire.place)
+
+    async def _send(
+        self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability | None
+    ) -> list[Outcome]:
+        if durability is not None and total:
+            return await self._durable.append(chunks, total, durability)
+        wire = self._append_wire
+        results: list[Outcome] = []
+        sent: list[tuple[asyncio.Future[list[Any]], int]] = []
+        unsent: HyperbusError | None = None
+        try:
+            try:
+                for packed, count in chunks:
+                    sent.append((await wire.send(packed, count), count))
+            except HyperbusError as error:
+                # What follows is not tried: over a new connection it would overtake what is uncertain.
+                unsent = error
+            for future, count in sent:
+                results += await outcomes(wire, future, count)
+        finally:
+            for future, _ in sent:
+                future.cancel()
+        return results if unsent is None else results + not_sent(unsent, total - len(results))

@@ -1,0 +1,129 @@
+"""Appends that wait until replicas or the disk have them, on a connection where they hold up nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from hyperbus.errors import BusUnavailable, DurabilityUnsupported, HyperbusError, NotDurable
+from hyperbus.transport import Durability
+from hyperbus.transports.redis.commands import milliseconds, pack_all
+from hyperbus.transports.redis.connection import Link, NoAnswerError, Wire
+from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
+from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.server_facts import ServerFacts
+
+#: Redis before this answered WAITAOF too early.
+_REDIS_FLOOR = (7, 4, 3)
+
+
+class DurableAppends:
+    """Sends appends and then WAIT or WAITAOF, one batch after the other.
+
+    A connection that waits does nothing else, and the time limit of a call runs from when it is written: a second
+    batch on the way would run out of time behind the first. So batches queue here.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._turn = asyncio.Lock()
+
+    async def append(self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability) -> list[Outcome]:
+        """Send packed appends, `total` in all; return what became of each."""
+        async with self._turn:
+            try:
+                return await self._append(chunks, total, durability)
+            except asyncio.CancelledError:
+                # The server would make the next batch wait for what nobody wants to know any more.
+                self._wire.drop("the append was cancelled")
+                raise
+
+    async def _append(self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability) -> list[Outcome]:
+        wire = self._wire
+        sent: list[tuple[asyncio.Future[list[Any]], int]] = []
+        waiting: asyncio.Future[list[Any]] | None = None
+        unsent: HyperbusError | None = None
+        results: list[Outcome] = []
+        try:
+            try:
+                link = await wire.ready()
+                for packed, count in chunks:
+                    await self._stay(link)
+                    sent.append((link.write(packed, count, wire.command_timeout), count))
+                await self._stay(link)
+                waits = _waits(durability)
+                patience = wire.command_timeout + durability.timeout * len(waits)
+                waiting = link.write(pack_all(waits), len(waits), patience)
+            except HyperbusError as error:
+                unsent = error
+            for future, count in sent:
+                results += await outcomes(wire, future, count)
+            shortfall = "it is not known how safely" if waiting is None else await _shortfall(waiting, durability)
+        finally:
+            for future in [future for future, _ in sent] + ([waiting] if waiting else []):
+                future.cancel()
+        if shortfall:
+            results = [NotDurable(result, shortfall) if isinstance(result, str) else result for result in results]
+        return results if unsent is None else results + not_sent(unsent, total - len(results))
+
+    async def _stay(self, link: Link) -> None:
+        # WAIT speaks of what its own connection wrote: on a new one it would say yes at once.
+        if await self._wire.ready() is not link:
+            raise BusUnavailable(f"the connection to {self._wire.place} broke before the event was sent; try again")
+
+
+def check_durability(durability: Durability, facts: ServerFacts, place: str) -> None:
+    """Tell whether a server's answer to WAITAOF can be trusted.
+
+    Raises:
+        DurabilityUnsupported: it cannot.
+    """
+    if not durability.disk:
+        return
+    if facts.is_valkey:
+        if not (facts.appendonly and facts.appendfsync == "always"):
+            found = f"appendonly {'yes' if facts.appendonly else 'no'}, appendfsync {facts.appendfsync or 'unknown'}"
+            raise DurabilityUnsupported(
+                f'durability="disk" needs `appendonly yes` and `appendfsync always` on Valkey, as with any other '
+                f"appendfsync its WAITAOF answers before the disk has anything; {place} has {found}"
+            )
+        return
+    if facts.numbers < _REDIS_FLOOR:
+        raise DurabilityUnsupported(
+            f'durability="disk" needs Redis 7.4.3 or newer, as older ones have no WAITAOF, or one that answers too '
+            f"early; {place} is Redis {facts.version}"
+        )
+    if not facts.appendonly:
+        raise DurabilityUnsupported(f'durability="disk" needs `appendonly yes`; {place} keeps nothing on its disk')
+
+
+def _waits(durability: Durability) -> list[tuple[Any, ...]]:
+    timeout = milliseconds(durability.timeout)
+    waits: list[tuple[Any, ...]] = []
+    if durability.replicas:
+        waits.append(("WAIT", durability.replicas, timeout))
+    if durability.disk:
+        waits.append(("WAITAOF", 1, 0, timeout))
+    return waits
+
+
+async def _shortfall(waiting: asyncio.Future[list[Any]], durability: Durability) -> str:
+    """Say what is missing to the level that was asked for; "" when it was reached."""
+    try:
+        replies = iter(await waiting)
+    except NoAnswerError as error:
+        return f"it is not known how safely: {error}"
+    if durability.replicas:
+        reply = next(replies)
+        if type(reply) is Refusal:
+            return f"the server does not wait for replicas: {reply}"
+        if reply < durability.replicas:
+            return f"only {reply} of {durability.replicas} replicas had it after {durability.timeout:g} s"
+    if durability.disk:
+        reply = next(replies)
+        if type(reply) is Refusal:
+            return f"the server does not wait for its disk: {reply}"
+        if reply[0] < 1:
+            return f"it was not on the disk after {durability.timeout:g} s"
+    return ""

@@ -1,0 +1,101 @@
+"""Groups on a server: who is in them, what is pending with whom, and how it changes hands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
+from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
+from hyperbus.transports.redis.asking import SCRIPT_IDS, Asking, flags, parts, words_of
+from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.script import Script
+
+#: What is kept for a group under keys of its own, and goes with it.
+_KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
+
+
+class RedisGroups(Asking):
+    """Implements `hyperbus.transport.Groups`."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)
+        self._claim = Script("claim")
+        self._hand_over = Script("hand_over")
+        self._remove_consumer = Script("remove_consumer")
+        self._destroy_group = Script("destroy_group")
+
+    async def create_groups(self, groups: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+        """Create (stream, group, after this id) where missing, with the stream; tell which were created."""
+        commands = [("XGROUP", "CREATE", stream, group, after, "MKSTREAM") for stream, group, after in groups]
+        replies = await self._ask(commands)
+        # Another worker may have been faster: that is success too.
+        there = [type(reply) is Refusal and str(reply).startswith("BUSYGROUP") for reply in replies]
+        self._wire.check([reply for reply, known in zip(replies, there, strict=True) if not known])
+        return [not known for known in there]
+
+    async def destroy_group(self, stream: str, group: str) -> bool:
+        """Remove a group for good, with its pending list and all that is kept for it but its dead letters."""
+        keys = (stream, *(key_of(stream, group) for key_of in _KEPT))
+        [destroyed] = await self._destroy_group.run(self._wire, [(keys, (group,))])
+        return bool(destroyed)
+
+    async def consumers(self, groups: Sequence[tuple[str, str]]) -> list[list[str]]:
+        """Return the names of all consumers of each (stream, group); [] where either is missing."""
+        replies = self._found(await self._ask([("XINFO", "CONSUMERS", stream, group) for stream, group in groups]))
+        return [
+            [dict(zip(pairs[::2], pairs[1::2], strict=True))[b"name"].decode() for pairs in reply or ()]
+            for reply in replies
+        ]
+
+    async def remove_consumer(self, group: str, consumer: str, streams: Sequence[str]) -> int:
+        """Remove `consumer` from its group where it has nothing pending; return from how many."""
+        return sum(await self._remove_consumer.run(self._wire, [((name,), (group, consumer)) for name in streams]))
+
+    async def ack(self, acks: Sequence[tuple[str, str, Sequence[bytes]]]) -> list[int]:
+        """Ack (stream, group, ids); return how many of the ids were still pending."""
+        commands = [("XACK", stream, group, *ids) for stream, group, ids in acks if ids]
+        replies = iter(self._wire.check(await self._ask(commands)))
+        return [next(replies) if ids else 0 for _, _, ids in acks]
+
+    async def pending_summaries(self, groups: Sequence[tuple[str, str]]) -> list[PendingSummary]:
+        """Return the summary of each (stream, group); an empty one where either is missing."""
+        replies = self._found(await self._ask([("XPENDING", stream, group) for stream, group in groups]))
+        return [
+            PendingSummary(0, {})
+            if reply is None
+            else PendingSummary(reply[0], {name.decode(): int(number) for name, number in reply[3] or ()})
+            for reply in replies
+        ]
+
+    async def pending(
+        self,
+        stream: str,
+        group: str,
+        *,
+        consumer: str | None = None,
+        after: bytes = FIRST_ID,
+        count: int = 100,
+    ) -> list[PendingEntry]:
+        """Return pending entries with an id above `after`, oldest first."""
+        command = ("XPENDING", stream, group, b"(" + after, b"+", count, *(() if consumer is None else (consumer,)))
+        [reply] = self._found(await self._ask([command]))
+        return [
+            PendingEntry(entry_id, holder.decode(), idle / 1000, delivery_count)
+            for entry_id, holder, idle, delivery_count in reply or ()
+        ]
+
+    async def claim(
+        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str
+    ) -> list[tuple[Entry, int]]:
+        """Take over those of `ids` that `owner` still holds."""
+        calls = [((stream,), (group, consumer, owner, *part)) for part in parts(ids, SCRIPT_IDS)]
+        replies = await self._claim.run(self._wire, calls)
+        return [(Entry(entry_id, fields), count) for reply in replies for entry_id, fields, count in reply]
+
+    async def hand_over(
+        self, stream: str, group: str, consumer: str, to: str, counts: Sequence[tuple[bytes, int]]
+    ) -> list[bool]:
+        """Give entries that `consumer` still owns to the consumer `to`, with these delivery counts; tell which."""
+        calls = [((stream,), (group, consumer, to, *words_of(part))) for part in parts(counts, SCRIPT_IDS)]
+        return flags(await self._hand_over.run(self._wire, calls))

@@ -1,0 +1,80 @@
+"""How much a server keeps: checkpoints of groups, the length and weight of streams, and cutting them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperbus.transport import id_after, id_before
+from hyperbus.transports.keys import checkpoint_key
+from hyperbus.transports.redis.asking import Asking
+from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.script import Script
+from hyperbus.transports.redis.server_facts import lines_of
+
+#: A server cuts whole blocks of entries, so that a lower limit might never be enough for one.
+_LEAST_CUT = 1_000
+#: Blocks that are weighed to guess the weight of a stream.
+_SAMPLES = 5
+
+
+class RedisRetention(Asking):
+    """Implements `hyperbus.transport.Retention`."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(wire)
+        self._floors = Script("floors")
+        self._save_checkpoint = Script("save_checkpoint")
+        self._trim = Script("trim")
+        self._oldest = Script("oldest")
+        self._count_between = Script("count_between")
+
+    async def floors(self, stream: str) -> dict[str, bytes]:
+        """Return the floor of every group on a stream."""
+        [reply] = await self._floors.run(self._wire, [((stream,), ())])
+        return {group.decode(): id_before(oldest) if oldest else delivered for group, oldest, delivered in reply}
+
+    async def save_checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Store the floor of each (stream, group) as its checkpoint, and return the checkpoint."""
+        calls = [((stream, checkpoint_key(stream, group)), (group,)) for stream, group in groups]
+        return await self._save_checkpoint.run(self._wire, calls)
+
+    async def checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Return the checkpoint of each (stream, group); None where none was saved."""
+        return self._wire.check(await self._ask([("GET", checkpoint_key(*pair)) for pair in groups]))
+
+    async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:
+        """Delete entries with an id up to `up_to`, oldest first; return how many."""
+        arguments = (id_after(up_to), max(limit, _LEAST_CUT))
+        [cut] = await self._trim.run(self._wire, [((stream,), arguments)])
+        return int(cut)
+
+    async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
+        """Return the id of the oldest entry of each stream; None where there is none."""
+        return await self._oldest.run(self._wire, [((name,), ()) for name in streams])
+
+    async def count_between(self, stream: str, after: bytes, up_to: bytes, limit: int) -> int:
+        """Count entries above `after`, up to `up_to`, and no further than `limit`."""
+        total = 0
+        while total < limit:
+            arguments = (after, up_to, limit - total)
+            [[counted, after]] = await self._count_between.run(self._wire, [((stream,), arguments)])
+            total += counted
+            if not after:
+                break
+        return total
+
+    async def stream_bytes(self, streams: Sequence[str]) -> list[int]:
+        """Return about how many bytes each stream takes, its groups included; 0 for a missing one."""
+        commands = [("MEMORY", "USAGE", name, "SAMPLES", _SAMPLES) for name in streams]
+        return [weight or 0 for weight in self._wire.check(await self._ask(commands))]
+
+    async def eviction_policy(self) -> tuple[str, int] | None:
+        """Return what the server does at its memory limit, and the limit in bytes; None: it does not tell."""
+        [info] = await self._ask([("INFO", "memory")])
+        if type(info) is Refusal and str(info).startswith(("NOPERM", "ERR")):
+            return None
+        self._wire.check([info])
+        facts = lines_of(info)
+        policy, limit = facts.get("maxmemory_policy"), facts.get("maxmemory", "")
+        return (policy, int(limit)) if policy and limit.isdecimal() else None
