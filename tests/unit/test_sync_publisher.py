@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -96,3 +97,16 @@ def test_a_publish_that_meets_the_end_hears_of_it() -> None:
     for thread in threads:
         thread.join(5)
     assert [type(error) in (BusUnavailable, PublishUncertain) for error in ended] == [True] * 4
+
+
+def test_a_publish_that_is_broken_off_is_uncertain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its coroutine was cancelled with its event loop: nobody knows what became of the event."""
+    transport = FaultyTransport()
+    with SyncPublisher(transport=transport, settings=Settings()) as publisher:
+
+        async def cancelled(*_: Any, **__: Any) -> str:
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(publisher._bus, "publish", cancelled)
+        with pytest.raises(PublishUncertain, match="closed"):
+            publisher.publish(Sent(n=1))

@@ -324,3 +324,85 @@ async def test_an_entry_without_fields_does_not_count_as_bytes() -> None:
     inbox.let_go("s", [entry.id for entry in entries])
     assert inbox.held == 0
     assert inbox.room() >= 1
+
+
+async def test_a_group_that_cannot_be_made_again_yet_is_made_later() -> None:
+    """The server is away just then: the next read says so again, and the next rebuild works."""
+    kind, group, seen, failures = unique(), unique(), [], [1, 2]
+    async with Running() as here, here.bus.running(collects(seen, group=group, types=[kind])):
+        await here.publish(kind, 1)
+        await here.recorder.wait_for_one(Acknowledged)
+
+        async def away(create: Any, groups: Any) -> Any:
+            if failures:
+                failures.pop()
+                raise BusUnavailable("away")
+            return await create(groups)
+
+        here.transport.streams.overrides["create_groups"] = away
+        here.memory.destroy_group(f"events:{kind}", group)
+        await here.recorder.wait_for_one(GroupRebuilt)
+        await eventually(lambda: len(seen) == 2)
+
+
+@pytest.mark.parametrize("audience", ["group", "every_process"])
+async def test_looking_for_a_wrong_key_survives_an_outage(audience: Any) -> None:
+    """The server goes away while the reader looks which key it was: it looks again."""
+    good, bad, seen, failures = unique(), unique(), [], [1]
+    here = Running()
+
+    async def away(call: Any, *arguments: Any, **options: Any) -> Any:
+        if failures and options.get("block", 0) == 0 and (not isinstance(arguments[0], list) or arguments[0]):
+            failures.pop()
+            raise BusUnavailable("away")
+        return await call(*arguments, **options)
+
+    here.transport.streams.overrides["info"] = away
+    here.transport.reader_overrides["read"] = away
+    async with here, here.bus.running(collects(seen, types=[bad, good], audience=audience)):
+        here.memory.delete_stream(f"events:{bad}")
+        here.memory.set_value(f"events:{bad}", b"no stream")
+        await here.publish(good, 1)
+        told = await here.recorder.wait_for_one(ConnectionChanged)
+        await eventually(lambda: seen == [(good, 1)])
+    assert told.part == f"stream events:{bad}"
+    assert failures == []
+
+
+@pytest.mark.parametrize("audience", ["group", "every_process"])
+async def test_a_reader_whose_only_key_is_wrong_waits_and_stops_when_told(audience: Any) -> None:
+    """There is nothing to read; the worker lives, spins not, and ends at once."""
+    bad = unique()
+    async with Running(drain_timeout=5) as here:
+        async with here.bus.running(collects([], types=[bad], audience=audience)):
+            here.memory.delete_stream(f"events:{bad}")
+            here.memory.set_value(f"events:{bad}", b"no stream")
+            await here.recorder.wait_for_one(ConnectionChanged)
+            started = time.monotonic()
+        assert time.monotonic() - started < 1
+
+
+async def test_a_worker_stops_in_the_middle_of_recovering() -> None:
+    """It waits for room that does not come; told to stop, it ends."""
+    kind, begun, broken = unique(), asyncio.Event(), []
+    here = Running(prefetch=2, drain_timeout=0.2)
+
+    @consumer(group=unique(), types=[kind])
+    async def handler(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def breaks(read: Any, *arguments: Any, **options: Any) -> Any:
+        result = await read(*arguments, **{**options, "count": 1})
+        if len(broken) < 2:
+            broken.append(result)
+            if len(broken) == 2:
+                raise BusUnavailable("the answer was lost")
+        return result
+
+    here.transport.reader_overrides["read_group"] = breaks
+    async with here:
+        await here.publish(kind, 1, 2, 3)
+        async with here.bus.running(handler):
+            await asyncio.wait_for(begun.wait(), 2)
+            await here.recorder.wait_for_one(Recovered)
