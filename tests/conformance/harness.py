@@ -29,6 +29,8 @@ class Place(Protocol):
 
     def set_value(self, key: str, value: bytes) -> None: ...
 
+    def has_key(self, key: str) -> bool: ...
+
     def add_raw(self, stream: str, fields: Sequence[bytes]) -> None:
         """Append an entry with any fields."""
 
@@ -55,6 +57,9 @@ class MemoryPlace:
 
     def set_value(self, key: str, value: bytes) -> None:
         self._origin.set_value(key, value)
+
+    def has_key(self, key: str) -> bool:
+        return self._origin._store.find(key) is not None
 
     def add_raw(self, stream: str, fields: Sequence[bytes]) -> None:
         store = self._origin._store
@@ -86,6 +91,9 @@ class ServerPlace:
 
     def set_value(self, key: str, value: bytes) -> None:
         self._server.command("SET", key, value)
+
+    def has_key(self, key: str) -> bool:
+        return bool(self._server.command("EXISTS", key))
 
     def add_raw(self, stream: str, fields: Sequence[bytes]) -> None:
         self._server.command("XADD", stream, "*", *fields)
