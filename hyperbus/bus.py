@@ -23,6 +23,8 @@ from hyperbus.event.routing import check_name
 from hyperbus.publisher import STREAM_DIRECTORY, LocalHandler, LocalHandlers, Publisher
 from hyperbus.runtime.consuming import consume_events, read_events
 from hyperbus.runtime.heartbeat import Heartbeat
+from hyperbus.runtime.notices import STREAM_BORN, Notices
+from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.stream_finder import StreamFinder
 from hyperbus.runtime.worker import Surroundings, Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
@@ -346,9 +348,14 @@ class Bus:
             directory=STREAM_DIRECTORY,
             scan_interval=settings.scan_interval,
         )
+        notices = Notices(transport, self._clock, prefix=self._prefix)
+        await notices.start()
+        notices.hear(STREAM_BORN, finder.look_soon)
         looking = asyncio.create_task(finder.run(), name="hyperbus stream finder")
+        hearing = asyncio.create_task(notices.run(), name="hyperbus notices")
         self._stack.push_async_callback(heartbeat.stop)
         self._stack.push_async_callback(_end, looking)
+        self._stack.push_async_callback(_end, hearing)
         loops: dict[Worker, asyncio.Task[None]] = {}
         self._stack.push_async_callback(_end_loops, loops)
         closing = asyncio.Event()
@@ -359,6 +366,8 @@ class Bus:
             transport=transport,
             heartbeat=heartbeat,
             finder=finder,
+            notices=notices,
+            solitude=Solitude(self._clock),
             announcer=self._announcer,
             clock=self._clock,
             codecs=codecs(),

@@ -20,7 +20,7 @@ from hyperbus.errors import BusUnavailable, EventTooLargeError, HyperbusError, P
 from hyperbus.event.codec import Codec
 from hyperbus.event.data import check_type
 from hyperbus.event.envelope import Event
-from hyperbus.event.routing import TypeFilter, births_key, stream_key
+from hyperbus.event.routing import TypeFilter, notices_key, stream_key
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import NewEntry, Transport
 
@@ -283,7 +283,7 @@ class Publisher:
             return None
         try:
             if await self._transport.records.add_members(STREAM_DIRECTORY, new):
-                births = [NewEntry(births_key(self._prefix), b"stream", stream.encode()) for stream in new]
+                births = [NewEntry(notices_key(self._prefix), b"stream", stream.encode()) for stream in new]
                 await self._transport.streams.append(births)  # who misses one reads the directory soon after
         except HyperbusError as error:
             return error if isinstance(error, BusUnavailable) else None  # a full server refuses; the scan finds them

@@ -109,11 +109,15 @@ class StreamsFound:
 
 @dataclass(frozen=True, slots=True)
 class GroupRebuilt:
-    """A group that the server had lost was created again, after `entry_id`."""
+    """A group that the server had lost was created again, after `entry_id`.
+
+    Up to `replayed` entries that were read before may come again; None where they could not be counted.
+    """
 
     group: str
     stream: str
     entry_id: str
+    replayed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

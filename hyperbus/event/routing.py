@@ -40,9 +40,9 @@ def type_in(prefix: str, stream: str) -> str | None:
     return event_type
 
 
-def births_key(prefix: str) -> str:
-    """Return the key of the stream that holds one entry for each stream that hyperbus ever published into."""
-    return f"hyperbus:{prefix}:births"
+def notices_key(prefix: str) -> str:
+    """Return the key of the stream in which processes tell each other of new streams, and of entries handed over."""
+    return f"hyperbus:{prefix}:notices"
 
 
 class TypeFilter:

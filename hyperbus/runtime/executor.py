@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -17,26 +16,19 @@ from hyperbus.declaration.delivery import Delivery, PublishEvent
 from hyperbus.declaration.middleware import Handle
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
 from hyperbus.declaration.retry_policy import decide
-from hyperbus.errors import DeclarationError, DecodeError
+from hyperbus.errors import DecodeError, HyperbusError
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
+from hyperbus.runtime.handler import failures_of
 from hyperbus.runtime.inbox import Inbox, Received
-from hyperbus.signals import Announcer, Handled, RetryScheduled
+from hyperbus.runtime.solitude import Solitude
+from hyperbus.runtime.suspects import Suspects
+from hyperbus.runtime.tallies import Tallies
+from hyperbus.signals import Announcer, RetryScheduled
 
 #: How long a lane goes on with handlers that never wait, before it lets the rest of the process run.
 TURN: Seconds = 0.001
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What happened to deliveries of one type since the last signal."""
-
-    acked: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    handler_seconds: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
 
 
 class Executor:
@@ -61,8 +53,14 @@ class Executor:
         announcer: Announcer,
         clock: Clock,
         consumer: str,
+        solitude: Solitude,
+        suspects: Suspects,
     ) -> None:
         self._declaration = declaration
+        self._solitude = solitude
+        self._suspects = suspects
+        #: When each lane's handler began, on the monotonic clock; 0 where none runs.
+        self._began = [0.0] * declaration.concurrency
         self._handle = handle
         self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
         self._acks_first = declaration.ack == "received"
@@ -75,7 +73,7 @@ class Executor:
         self._announcer = announcer
         self._clock = clock
         self._consumer = consumer
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies = Tallies(announcer, declaration.group)
         self._random = random.Random()  # noqa: S311 - jitter
         self._context = contextvars.Context()
         self._running: asyncio.Task[Any] | None = None
@@ -85,15 +83,26 @@ class Executor:
         #: The wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
         self._epoch = clock.now() - clock.monotonic()
 
+    def running(self) -> int:
+        """Return how many handlers run now."""
+        return sum(map(bool, self._began))
+
+    def oldest_running(self) -> Seconds | None:
+        """Return for how long the handler that began first has been running; None when none runs."""
+        began = [moment for moment in self._began if moment]
+        return self._monotonic() - min(began) if began else None
+
     async def run(self) -> None:
         """Run every lane until the inbox is closed and what was begun is done."""
         self._context = contextvars.copy_context()
         self._running = asyncio.current_task()
+        self._solitude.join(self.running)
         try:
             async with asyncio.TaskGroup() as lanes:
                 for number in range(self._declaration.concurrency):
                     self._start_lane(lanes, number)
         finally:
+            self._solitude.leave(self.running)
             self._settle()
 
     def _start_lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
@@ -104,6 +113,7 @@ class Executor:
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
         inbox, task, context = self._inbox, asyncio.current_task(), contextvars.copy_context
         batch_size, handle_one, monotonic = self._declaration.batch, self._handle_one, self._monotonic
+        solitude = self._solitude
         assert task is not None
         clean = context()
         turn_ends = monotonic() + TURN
@@ -113,10 +123,16 @@ class Executor:
                 await inbox.wait()
                 turn_ends = monotonic() + TURN
                 continue
-            if batch_size is None:
-                ended = await handle_one(received)
+            if received.suspect:
+                ended = await self._handle_suspect(received, number)
+            elif solitude.wanted:
+                inbox.put_back(received)
+                await solitude.over()
+                continue
+            elif batch_size is None:
+                ended = await handle_one(received, number)
             else:
-                ended = await self._handle_batch(await self._gather(received, batch_size))
+                ended = await self._handle_batch(await self._gather(received, batch_size), number)
             if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
                 if not self._cancelled():
                     self._start_lane(lanes, number)
@@ -125,9 +141,30 @@ class Executor:
                 await asyncio.sleep(0)
                 turn_ends = monotonic() + TURN
 
+    # -- suspects
+
+    async def _handle_suspect(self, received: Received, number: int) -> float:
+        """Hand over, while nothing else runs here, an entry that may have killed a process; or judge it."""
+        async with self._solitude.alone() as alone:
+            if self._inbox.closed:
+                self._inbox.put_back(received)
+                return self._monotonic()
+            try:
+                judgement = await self._suspects.begin(received) if alone else None
+            except HyperbusError:
+                judgement = None  # it runs uncounted: a death too few is better than one too many
+            if judgement is not None:
+                self._end(received, DeadLettered("poison", judgement))
+            elif self._declaration.batch is None:
+                await self._handle_one(received, number)
+            else:
+                await self._handle_batch([received], number)
+        await self._suspects.clear(received)
+        return self._monotonic()
+
     # -- one event at a time
 
-    async def _handle_one(self, received: Received) -> float:
+    async def _handle_one(self, received: Received, number: int) -> float:
         """Hand over one delivery; return when that was over, on the monotonic clock."""
         try:
             event, body = self._decoder.decode(received)
@@ -138,7 +175,7 @@ class Executor:
             await self._endings.before([received])
         delivery = self._delivery(received, event, body) if self._wants_delivery else None
         failure: BaseException | None = None
-        started = self._monotonic()
+        started = self._began[number] = self._monotonic()
         # as `_call` does; this is the one place where a coroutine less is worth the lines
         try:
             await self._handle(event, delivery)
@@ -149,7 +186,8 @@ class Executor:
         except Exception as error:  # noqa: BLE001
             failure = error
         ended = self._monotonic()
-        tally = self._tallies.get(received.event_type) or self._tally(received.event_type)
+        self._began[number] = 0.0
+        tally = self._tallies.of(received.event_type)
         tally.handler_seconds.append(ended - started)
         if failure is None:
             if not self._done:
@@ -182,7 +220,7 @@ class Executor:
             batch += inbox.take_more(most - len(batch))
         return batch
 
-    async def _handle_batch(self, batch: list[Received]) -> float:
+    async def _handle_batch(self, batch: list[Received], number: int) -> float:
         """Hand over a batch; return when that was over, on the monotonic clock."""
         decode = self._decoder.decode
         readable: list[Received] = []
@@ -202,22 +240,23 @@ class Executor:
             return self._monotonic()
         if self._acks_first:
             await self._endings.before(readable)
-        started = self._monotonic()
+        started = self._began[number] = self._monotonic()
         result, failure = await self._call(list(events), deliveries)
         ended = self._monotonic()
-        self._tally(readable[0].event_type).handler_seconds.append(ended - started)
+        self._began[number] = 0.0
+        self._tallies.of(readable[0].event_type).handler_seconds.append(ended - started)
         if failure is None and result is None:
             self._settle_soon()
             self._done += readable
             failures: Sequence[BaseException | None] = ()
         else:
-            failures = _spread(result, failure, len(readable))
+            failures = failures_of(result, failure, len(readable))
             for received, one in zip(readable, failures, strict=True):
                 self._end(received, self._decide(received, one))
         now = ended + self._epoch
         for index, event in enumerate(events):
             if not failures or failures[index] is None:
-                self._tally(readable[index].event_type).latencies.append(now - event.timestamp.timestamp())
+                self._tallies.of(readable[index].event_type).latencies.append(now - event.timestamp.timestamp())
         return ended
 
     # -- the call, and how it ends
@@ -253,26 +292,29 @@ class Executor:
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
 
     def _end(self, received: Received, outcome: Outcome) -> None:
-        tally = self._tally(received.event_type)
+        tally = self._tallies.of(received.event_type)
         self._settle_soon()
         if isinstance(outcome, Acked):
             self._done.append(received)
         elif isinstance(outcome, Retried):
             tally.retried += 1
-            self._announcer.announce(
-                RetryScheduled(
-                    self._declaration.group,
-                    received.stream,
-                    received.id.decode(),
-                    received.tries,
-                    outcome.after,
-                    repr(outcome.error)[:1000],
-                )
-            )
+            self._announce_retry(received, outcome)
             self._endings.retried(received, outcome)
         else:
             tally.dead_lettered += 1
             self._endings.dead_lettered(received, outcome)
+
+    def _announce_retry(self, received: Received, outcome: Retried) -> None:
+        self._announcer.announce(
+            RetryScheduled(
+                self._declaration.group,
+                received.stream,
+                received.id.decode(),
+                received.tries,
+                outcome.after,
+                repr(outcome.error)[:1000],
+            )
+        )
 
     def _delivery(self, received: Received, event: Event[Any], body: bytes) -> Delivery:
         return Delivery(
@@ -286,12 +328,6 @@ class Executor:
             publish_event=self._publish,
         )
 
-    def _tally(self, event_type: str) -> _Tally:
-        tally = self._tallies.get(event_type)
-        if tally is None:
-            tally = self._tallies[event_type] = _Tally()
-        return tally
-
     def _settle_soon(self) -> None:
         """Settle when this task next waits: at once after a handler that is slow, once for many that are not."""
         if not self._settling:
@@ -304,39 +340,7 @@ class Executor:
         if self._done:
             done, self._done = self._done, []
             for received in done:
-                self._tally(received.event_type).acked += 1
+                self._tallies.of(received.event_type).acked += 1
             self._endings.acked(done)
-        self._announce()
-
-    def _announce(self) -> None:
-        tallies, self._tallies = self._tallies, {}
+        self._tallies.announce()
         self._epoch = self._clock.now() - self._clock.monotonic()
-        for event_type, tally in tallies.items():
-            self._announcer.announce(
-                Handled(
-                    self._declaration.group,
-                    event_type,
-                    tally.acked,
-                    tally.retried,
-                    tally.dead_lettered,
-                    tally.handler_seconds,
-                    tally.latencies,
-                )
-            )
-
-
-def _spread(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:
-    """Return one failure (None: done) an event of a batch, from what its handler returned or raised."""
-    if failure is not None or result is None:
-        return [failure] * count
-    try:
-        outcomes = list(result)
-    except TypeError:
-        outcomes = []
-    if len(outcomes) != count or not all(one is None or isinstance(one, BaseException) for one in outcomes):
-        wrong = DeclarationError(
-            f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
-            f"or another exception; for {count} events this one returned {result!r:.200}"
-        )
-        return [wrong] * count
-    return outcomes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from hyperbus.declaration.consumer import Consumer, Declaration
 from hyperbus.declaration.middleware import Handle
+from hyperbus.errors import DeclarationError
 
 
 def handler_threads(declaration: Declaration) -> ThreadPoolExecutor | None:
@@ -33,3 +34,20 @@ def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecuto
         return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(call, *arguments))
 
     return in_thread
+
+
+def failures_of(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:
+    """Return one failure (None: done) an event of a batch, from what its handler returned or raised."""
+    if failure is not None or result is None:
+        return [failure] * count
+    try:
+        outcomes = list(result)
+    except TypeError:
+        outcomes = []
+    if len(outcomes) != count or not all(one is None or isinstance(one, BaseException) for one in outcomes):
+        wrong = DeclarationError(
+            f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
+            f"or another exception; for {count} events this one returned {result!r:.200}"
+        )
+        return [wrong] * count
+    return outcomes

@@ -27,7 +27,8 @@ class Received(msgspec.Struct, gc=False, eq=False):
         size: what it counts for, in bytes.
         first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
         tries: how often the group was handed it, the next time included.
-        alone: it may be what makes a handler fail or a process die, so it is handed over without neighbours.
+        alone: it may be what makes a batch fail, so it is handed over without neighbours.
+        suspect: it may be what killed a process, so it is handed over while nothing else runs.
     """
 
     stream: str
@@ -38,6 +39,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     first_time: float
     tries: int = 1
     alone: bool = False
+    suspect: bool = False
 
 
 def receive(stream: str, event_type: str, entries: Iterable[Entry], now: float) -> list[Received]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
@@ -16,6 +16,8 @@ from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 BLOCK: Seconds = 2.0
 #: How long a stream that cannot be read is left alone.
 SHUN: Seconds = 30.0
+#: Entries that are counted, when a group is rebuilt, of those it may see again.
+COUNT_LIMIT = 100_000
 #: How far a read of many streams may go over the room there is, should every one of them have enough.
 _OVERSHOOT = 4
 _FIRST_PAUSE = 0.05
@@ -42,7 +44,11 @@ class GroupReader:
         group: str,
         consumer: str,
         type_in: Callable[[str], str],
+        start_of: Callable[[str], Awaitable[bytes]],
     ) -> None:
+        self._start_of = start_of
+        #: The last id that was read of each stream: what a rebuilt group may see again.
+        self._seen: dict[str, bytes] = {}
         self._reader = reader
         self._streams = streams
         self._inbox = inbox
@@ -55,6 +61,7 @@ class GroupReader:
         self._shunned: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._ambiguous = False
+        self._told = asyncio.Event()
         self._lost = False
         self._stopping = False
 
@@ -67,6 +74,18 @@ class GroupReader:
     def recover(self) -> None:
         """Before the next read, ask for what this consumer holds pending unknown to it."""
         self._ambiguous = True
+
+    def recover_soon(self) -> None:
+        """Do that at once: `recover_when_told` interrupts the read that waits."""
+        self._told.set()
+
+    async def recover_when_told(self) -> None:
+        """Interrupt reads that wait whenever there is something to recover; until cancelled."""
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            self.recover()
+            await self._reader.wake()
 
     async def stop(self) -> None:
         """Let `run` end; a read that is under way is taken in first."""
@@ -109,55 +128,67 @@ class GroupReader:
         for stream, entries in read:
             self._take_in(stream, entries)
 
-    def _take_in(self, stream: str, entries: Iterable[Entry]) -> None:
+    def _take_in(self, stream: str, entries: list[Entry]) -> None:
+        self._seen[stream] = entries[-1].id
         event_type = self._type_in(stream)
         now = self._clock.now()
         self._inbox.put(stream, receive(stream, event_type, entries, now))
 
     async def _recover(self) -> None:
-        """Take in what is pending with this consumer and not held by it: a read delivered it and broke off."""
-        for stream in self.readable():
-            after = FIRST_ID
-            while True:
-                await self._inbox.wait_for_room()
-                if self._stopping:
-                    return
-                pending = await self._streams.pending(
-                    stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
-                )
-                if any(not self._inbox.holds(stream, entry.id) for entry in pending):
-                    counts = {entry.id: entry.delivery_count for entry in pending}
-                    await self._recover_page(stream, after, counts)
-                if len(pending) < READ_COUNT:
-                    break
-                after = pending[-1].id
+        """Take in what is pending with this consumer and not held by it.
+
+        A read that broke off delivered it, or a worker that left handed it over.
+        """
         self._ambiguous = False
+        try:
+            for stream in self.readable():
+                await self._recover_stream(stream)
+        except BaseException:
+            self._ambiguous = True
+            raise
+
+    async def _recover_stream(self, stream: str) -> None:
+        after = FIRST_ID
+        while True:
+            await self._inbox.wait_for_room()
+            if self._stopping:
+                return
+            pending = await self._streams.pending(
+                stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
+            )
+            if any(not self._inbox.holds(stream, entry.id) for entry in pending):
+                await self._recover_page(stream, after, {entry.id: entry.delivery_count for entry in pending})
+            if len(pending) < READ_COUNT:
+                return
+            after = pending[-1].id
 
     async def _recover_page(self, stream: str, after: bytes, counts: dict[bytes, int]) -> None:
         entries = await self._reader.read_pending(self._group, self._consumer, stream, after=after, count=len(counts))
+        # reading them has raised the counts of all, and was no delivery
+        await self._streams.set_delivery_counts(stream, self._group, self._consumer, list(counts.items()))
         unknown = [entry for entry in entries if not self._inbox.holds(stream, entry.id)]
         deleted = [entry.id for entry in unknown if not entry.fields]
         if deleted:
             await self._streams.ack([(stream, self._group, deleted)])
         found = [entry for entry in unknown if entry.fields]
-        now = self._clock.now()
-        event_type = self._type_in(stream)
-        received = receive(stream, event_type, found, now)
+        received = receive(stream, self._type_in(stream), found, self._clock.now())
         for item in received:
-            item.tries = counts.get(item.id, 1)
+            item.tries = max(1, counts.get(item.id, 1))
         self._inbox.put(stream, received)
         if found:
             self._announcer.announce(Recovered(self._group, stream, len(found)))
 
     async def _rebuild(self) -> None:
-        """Create the group again where it is missing: after the first id, since nothing tells what was done."""
+        """Create the group again where it is missing, after the highest checkpoint known; never at the end."""
         for name in self.readable():
             try:
-                (is_new,) = await self._streams.create_groups([(name, self._group, FIRST_ID)])
+                start = await self._start_of(name)
+                (is_new,) = await self._streams.create_groups([(name, self._group, start)])
+                if is_new:
+                    replayed = await self._streams.count_between(name, start, self._seen.get(name, start), COUNT_LIMIT)
+                    self._announcer.announce(GroupRebuilt(self._group, name, start.decode(), replayed))
             except HyperbusError:
                 continue  # the next read fails as well, and says why
-            if is_new:
-                self._announcer.announce(GroupRebuilt(self._group, name, FIRST_ID.decode()))
 
     async def _shun(self) -> None:
         """Find the streams that the server refuses to read, and leave them alone for a while."""

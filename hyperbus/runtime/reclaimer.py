@@ -16,10 +16,12 @@ from hyperbus.transport import FIRST_ID, Streams
 SWEEP: Seconds = 0.4
 #: How long the right to look a group over is kept without being used.
 LEASE: Seconds = 1.0
+#: How often checkpoints are saved, or looked at.
+CHECKPOINT: Seconds = 1.0
+#: How often dead consumers are looked for that have nothing pending.
+TIDY: Seconds = 10.0
 #: Entries that are claimed in one round trip, at most; more would hold the server too long.
 PAGE = 100
-#: Deliveries up to which an entry is not suspected: its first, and the one after its first worker died.
-INNOCENT = 2
 
 
 class Right(Protocol):
@@ -34,6 +36,18 @@ class Right(Protocol):
         ...
 
 
+class Progress(Protocol):
+    """How far the group has come; see `checkpoints.Checkpoints`."""
+
+    async def save(self, names: Sequence[str]) -> None:
+        """Save it."""
+        ...
+
+    async def load(self, names: Sequence[str]) -> None:
+        """Remember what is saved."""
+        ...
+
+
 class Reclaimer:
     """Looks over one group.
 
@@ -42,6 +56,7 @@ class Reclaimer:
        server for one whole TTL without a break: until then the living may not have had their chance to say so.
     3. Claims page by page, as far as there is room; each claim checks that the dead one still owns the entry.
     4. Removes a dead consumer from the group once it has nothing pending.
+    5. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
     """
 
     def __init__(
@@ -59,6 +74,8 @@ class Reclaimer:
         names: Callable[[], Sequence[str]],
         type_in: Callable[[str], str],
         claims_uncertain: Callable[[], None],
+        innocent: int,
+        checkpoints: Progress,
     ) -> None:
         self._streams = streams
         self._inbox = inbox
@@ -72,7 +89,12 @@ class Reclaimer:
         self._names = names
         self._type_in = type_in
         self._claims_uncertain = claims_uncertain
+        #: Deliveries up to which an entry is no suspect.
+        self._innocent = innocent
         self._seen_since = clock.monotonic()
+        self._checkpoints = checkpoints
+        self._checkpoints_at = float("-inf")
+        self._tidied_at = clock.monotonic()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -93,7 +115,10 @@ class Reclaimer:
             BusUnavailable, ServerError: the server is away, or refuses a stream.
         """
         names = tuple(self._names())
-        if not names or not await self._right.hold():
+        if not names:
+            return 0
+        if not await self._right.hold():
+            await self._look_at_checkpoints(names, self._checkpoints.load)
             return 0
         summaries = await self._streams.pending_summaries([(name, self._group) for name in names])
         owners = {owner for summary in summaries for owner in summary.consumers if owner != self._consumer}
@@ -102,9 +127,27 @@ class Reclaimer:
         for name, summary in zip(names, summaries, strict=True):
             for owner in dead & summary.consumers.keys():
                 claimed += await self._claim_all(name, owner)
-        for owner in dead:
+        for owner in dead | await self._dead_without_pending(names):
             await self._streams.remove_consumer(self._group, owner, names)
+        await self._look_at_checkpoints(names, self._checkpoints.save)
         return claimed
+
+    async def _look_at_checkpoints(
+        self, names: Sequence[str], look: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> None:
+        now = self._clock.monotonic()
+        if now - self._checkpoints_at >= CHECKPOINT:
+            self._checkpoints_at = now
+            await look(names)
+
+    async def _dead_without_pending(self, names: Sequence[str]) -> set[str]:
+        """Return, now and then, dead consumers that have nothing pending and so show up nowhere else."""
+        now = self._clock.monotonic()
+        if now - self._tidied_at < TIDY:
+            return set()
+        self._tidied_at = now
+        consumers = await self._streams.consumers([(name, self._group) for name in names])
+        return await self._dead(sorted({name for found in consumers for name in found if name != self._consumer}))
 
     async def _dead(self, owners: Sequence[str]) -> set[str]:
         if not owners or self._clock.monotonic() - self._seen_since < self._ttl:
@@ -130,7 +173,8 @@ class Reclaimer:
             event_type = self._type_in(stream)
             received = receive(stream, event_type, [entry for entry, _ in taken], now)
             for item, (_, count) in zip(received, taken, strict=True):
-                item.tries, item.alone = count, count > INNOCENT
+                item.tries = count
+                item.alone = item.suspect = count > self._innocent
             self._inbox.put(stream, received)
             claimed += len(taken)
             if taken:

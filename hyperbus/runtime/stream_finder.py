@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
-from hyperbus.event.routing import births_key, type_in
-from hyperbus.transport import FIRST_ID, Reader, Transport
+from hyperbus.event.routing import type_in
+from hyperbus.transport import Transport
 
 #: How often the directory of streams is read when no birth is announced.
 LOOK: Seconds = 0.5
@@ -22,8 +23,8 @@ Found = Callable[[dict[str, str]], Awaitable[None]]
 class StreamFinder:
     """Looks for streams under one prefix and tells each follower of those it has not been told of.
 
-    Publishers enter their streams in a directory before the first entry, and announce them in a stream that is
-    read here as it grows; streams of other programs are found by a scan of the keys, every `scan_interval`.
+    Publishers enter their streams in a directory before the first entry, and give notice of them, upon which
+    `look_soon` is called; streams of other programs are found by a scan of the keys, every `scan_interval`.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class StreamFinder:
         self._scan_interval = scan_interval
         self._followers: dict[Found, set[str]] = {}
         self._next_scan = 0.0
-        self._last_birth: bytes | None = None
         self._wanted = asyncio.Event()
+        self._look = asyncio.Event()
 
     async def follow(self, found: Found) -> dict[str, str]:
         """Return the event types there are, by stream, and tell `found` of new ones from now on.
@@ -45,8 +46,6 @@ class StreamFinder:
         Raises:
             BusUnavailable: the server cannot be reached.
         """
-        if self._last_birth is None:
-            (self._last_birth,) = await self._transport.streams.last_ids([births_key(self._prefix)])
         known = await self._scan() | await self._read_directory()
         self._wanted.set()
         self._followers[found] = set(known)
@@ -56,30 +55,27 @@ class StreamFinder:
         """Tell `found` of nothing more."""
         self._followers.pop(found, None)
 
+    def look_soon(self, _notice: bytes = b"") -> None:
+        """Read the directory now: a stream was born."""
+        self._look.set()
+
     async def run(self) -> None:
         """Look until cancelled."""
-        reader = self._transport.open_reader()
-        try:
-            while True:
-                try:
-                    await self._wait_for_birth(reader)
-                    known = await self._read_directory()
-                    if self._clock.monotonic() >= self._next_scan:
-                        known |= await self._scan()
-                except HyperbusError:
-                    await self._clock.sleep(LOOK)
-                    continue  # the readers announce an outage
-                for found, told in list(self._followers.items()):
-                    await self._tell(found, told, known)
-        finally:
-            await reader.close()
-
-    async def _wait_for_birth(self, reader: Reader) -> None:
-        """Wait until a stream is announced, at most until the next look is due."""
-        await self._wanted.wait()
-        position = {births_key(self._prefix): self._last_birth or FIRST_ID}
-        for _, entries in await reader.read(position, count=1000, block=LOOK):
-            self._last_birth = entries[-1].id
+        while True:
+            await self._wanted.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._look.wait()
+            self._look.clear()
+            try:
+                known = await self._read_directory()
+                if self._clock.monotonic() >= self._next_scan:
+                    known |= await self._scan()
+            except HyperbusError:
+                await self._clock.sleep(LOOK)
+                continue  # the readers announce an outage
+            for found, told in list(self._followers.items()):
+                await self._tell(found, told, known)
 
     async def _tell(self, found: Found, told: set[str], known: dict[str, str]) -> None:
         new = {stream: event_type for stream, event_type in known.items() if stream not in told}

@@ -23,18 +23,23 @@ from hyperbus.event.codec import Codec
 from hyperbus.event.data import EventData
 from hyperbus.event.routing import stream_key
 from hyperbus.runtime.acker import Acker
+from hyperbus.runtime.checkpoints import Checkpoints
 from hyperbus.runtime.dead_letter import DeadLetterWriter
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings
 from hyperbus.runtime.executor import Executor
+from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver, HandOver
 from hyperbus.runtime.handler import handler_of, handler_threads
 from hyperbus.runtime.heartbeat import Heartbeat, heartbeat_name
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.lease import Lease
+from hyperbus.runtime.notices import Notices
 from hyperbus.runtime.reader import CursorReader, GroupReader
 from hyperbus.runtime.reclaimer import LEASE, Reclaimer
 from hyperbus.runtime.retrier import Retrier
+from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.stream_finder import StreamFinder
+from hyperbus.runtime.suspects import INNOCENT, Suspects
 from hyperbus.signals import Announcer, StreamsFound, WorkerChanged
 from hyperbus.transport import FIRST_ID, Transport
 
@@ -46,6 +51,8 @@ class Surroundings:
     transport: Transport
     heartbeat: Heartbeat
     finder: StreamFinder
+    notices: Notices
+    solitude: Solitude
     announcer: Announcer
     clock: Clock
     codecs: Sequence[Codec]
@@ -85,7 +92,11 @@ class Worker:
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()
         self._types: dict[str, str] = {}
+        self._handing_over = HandOver(
+            self._streams, self.declaration.group, self.name, alive=self._alive, give=around.notices.give
+        )
         self._unbegun: list[Received] = []
+        self._executors: list[Executor] = []
         self._waiting_for_retry: Callable[[], list[Received]] = list
         self._drain_timeout = around.drain_timeout
 
@@ -94,6 +105,11 @@ class Worker:
         if drain_timeout is not None:
             self._drain_timeout = drain_timeout
         self._stopping.set()
+
+    def oldest_running(self) -> Seconds | None:
+        """Return for how long the handler that began first has been running; None when none runs."""
+        ages = [age for executor in self._executors if (age := executor.oldest_running()) is not None]
+        return max(ages, default=None)
 
     async def run(self) -> None:
         """Start, work until stopped, drain.
@@ -130,17 +146,20 @@ class Worker:
             self._streams, group, self.name,
             announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,
         )  # fmt: skip
+        checkpoints = Checkpoints(self._streams, group)
         retrier = Retrier(self._streams, group, self.name, around.clock, self._inbox.put_back)
         self._waiting_for_retry = retrier.waiting
         reader = GroupReader(
             connection, self._streams, self._inbox, around.announcer, around.clock,
-            group=group, consumer=self.name, type_in=self._types.__getitem__,
+            group=group, consumer=self.name, type_in=self._types.__getitem__, start_of=checkpoints.start_of,
         )  # fmt: skip
         reclaimer = Reclaimer(
             self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
-            names=reader.readable, type_in=self._types.__getitem__, claims_uncertain=reader.recover,
+            names=reader.readable, type_in=self._types.__getitem__,
+            claims_uncertain=reader.recover,
+            innocent=INNOCENT, checkpoints=checkpoints,
         )  # fmt: skip
         endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
         if self.declaration.ack == "received":
@@ -155,16 +174,24 @@ class Worker:
                 await reader.add_streams(new)
                 self._announce_streams(new)
 
+        def hear(body: bytes) -> None:
+            with suppress(msgspec.MsgspecError):  # anybody can write a notice
+                if msgspec.json.decode(body, type=HandedOver).to == self.name:
+                    reader.recover_soon()
+
         await around.heartbeat.add(self.name, self._about())
+        around.notices.hear(HANDED_OVER, hear)
         try:
             known = await around.finder.follow(found) if self.declaration.types.globs else {}
             await found({**self._named_streams(), **known})
             await self._work(
                 self._executor(handle, endings),
-                intake=[reader.run()], helpers=[reclaimer.run(), retrier.run()], finishers=[acker.run(), dead.run()],
+                intake=[reader.run()], helpers=[reclaimer.run(), retrier.run(), reader.recover_when_told()],
+                finishers=[acker.run(), dead.run()],
                 stop_intake=reader.stop, finish=(acker.close, dead.close),
             )  # fmt: skip
         finally:
+            around.notices.forget(HANDED_OVER, hear)
             around.finder.forget(found)
             await self._leave()
 
@@ -177,17 +204,23 @@ class Worker:
                 with suppress(WrongTypeError):
                     await self._streams.create_groups([(name, self.declaration.group, after)])
 
-    async def _leave(self) -> None:
-        """Give up the place in the group; what is still pending is free for others at once.
-
-        An entry that nobody began to handle has not been tried: its count is put back.
-        """
-        unbegun: dict[str, list[tuple[bytes, int]]] = {}
-        for received in (*self._unbegun, *self._inbox.close()):
-            unbegun.setdefault(received.stream, []).append((received.id, received.tries - 1))
+    async def _hand_over(self) -> None:
+        """Give entries that nobody began to handle to other workers; what is left keeps its count when claimed."""
+        if not self._unbegun:
+            return
+        left = await self._handing_over.run(self._unbegun)
+        self._unbegun = []
+        by_stream: dict[str, list[tuple[bytes, int]]] = {}
+        for item in left:
+            by_stream.setdefault(item.stream, []).append((item.id, item.tries - 1))
         with suppress(HyperbusError):  # failing costs these entries a try
-            for stream, counts in unbegun.items():
+            for stream, counts in by_stream.items():
                 await self._streams.set_delivery_counts(stream, self.declaration.group, self.name, counts)
+
+    async def _leave(self) -> None:
+        """Give up the place in the group; what is still pending is free for others at once."""
+        self._unbegun += self._inbox.close()
+        await self._hand_over()
         await self._around.heartbeat.remove(self.name)
         with suppress(HyperbusError):  # failing leaves it to another worker's sweep
             await self._streams.remove_consumer(self.declaration.group, self.name, tuple(self._types))
@@ -255,7 +288,7 @@ class Worker:
     def _executor(self, handle: Handle, endings: Endings) -> Executor:
         around = self._around
         data_types = {**around.data_types, **self.declaration.data_types}
-        return Executor(
+        executor = Executor(
             self.declaration,
             handle,
             inbox=self._inbox,
@@ -265,7 +298,11 @@ class Worker:
             announcer=around.announcer,
             clock=around.clock,
             consumer=self.name,
+            solitude=around.solitude,
+            suspects=Suspects(self._streams, self.declaration.group),
         )
+        self._executors.append(executor)
+        return executor
 
     async def _work(
         self,
@@ -291,6 +328,8 @@ class Worker:
             for task in helping:
                 task.cancel()
             self._unbegun = [*self._inbox.close(), *self._waiting_for_retry()]
+            if self.declaration.audience == "group":
+                await self._hand_over()
             until = asyncio.get_running_loop().time() + self._drain_timeout
             if not await _finish_by(until, lanes):
                 self._announce("cut off")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbus.errors import DeclarationError, InvalidSettingError
-from hyperbus.event.routing import TypeFilter, births_key, check_name, stream_key, type_in
+from hyperbus.event.routing import TypeFilter, notices_key, check_name, stream_key, type_in
 
 types = st.from_regex(r"[ab]+(\.[ab]+){0,2}", fullmatch=True)
 
@@ -47,8 +47,8 @@ def test_other_keys_are_no_streams_of_a_type(stream: str) -> None:
 
 def test_births_are_kept_beside_the_streams_of_a_prefix() -> None:
     """In a key that is no stream of a type."""
-    assert births_key("events") == "hyperbus:events:births"
-    assert type_in("events", births_key("events")) is None
+    assert notices_key("events") == "hyperbus:events:notices"
+    assert type_in("events", notices_key("events")) is None
 
 
 @pytest.mark.parametrize("name", ["events", "A.b-c_9", "-", "0"])
