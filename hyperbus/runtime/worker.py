@@ -208,14 +208,14 @@ class Worker:
         """Give entries that nobody began to handle to other workers; what is left keeps its count when claimed."""
         if not self._unbegun:
             return
-        left = await self._handing_over.run(self._unbegun)
-        self._unbegun = []
+        self._unbegun = await self._handing_over.run(self._unbegun)
         by_stream: dict[str, list[tuple[bytes, int]]] = {}
-        for item in left:
+        for item in self._unbegun:
             by_stream.setdefault(item.stream, []).append((item.id, item.tries - 1))
         with suppress(HyperbusError):  # failing costs these entries a try
             for stream, counts in by_stream.items():
                 await self._streams.set_delivery_counts(stream, self.declaration.group, self.name, counts)
+        self._unbegun = []
 
     async def _leave(self) -> None:
         """Give up the place in the group; what is still pending is free for others at once."""
