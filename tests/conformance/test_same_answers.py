@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperbus.errors import HyperbusError
-from hyperbus.transport import FIRST_ID, DeadLetter, Entry, NewEntry
+from hyperbus.transport import FIRST_ID, DeadLetter, Entry, NewEntry, Parked, id_key
 from tests.conformance.harness import Harness, MemoryPlace, Place, ServerPlace
 from tests.servers import Server
 
@@ -23,6 +23,8 @@ CONSUMERS = st.sampled_from(["c1", "c2", "c3"])
 COUNTS = st.integers(1, 4)
 #: Which of the entries that a stream ever had.
 POSITIONS = st.integers(0, 7)
+#: By the clock that parked entries go by.
+TIMES = st.integers(0, 12)
 IDS = st.lists(POSITIONS, min_size=1, max_size=4)
 
 OPERATIONS = st.one_of(
@@ -34,6 +36,20 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("ack"), STREAMS, GROUPS, IDS),
     st.tuples(st.just("claim"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
     st.tuples(st.just("set_delivery_counts"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("hand_over"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
+    st.tuples(st.just("schedule_retries"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("forget_retries"), STREAMS, GROUPS, IDS),
+    st.tuples(st.just("park"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("take_parked"), STREAMS, GROUPS, CONSUMERS, TIMES, COUNTS),
+    st.tuples(st.just("renew_parked"), STREAMS, GROUPS, CONSUMERS, IDS, TIMES),
+    st.tuples(st.just("finish_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("reschedule_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("bury_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("suspect"), STREAMS, GROUPS, IDS),
+    st.tuples(st.just("clear_suspects"), STREAMS, GROUPS, IDS),
+    st.tuples(st.just("save_checkpoints"), STREAMS, GROUPS),
+    st.tuples(st.just("trim"), STREAMS, POSITIONS),
+    st.tuples(st.just("discard_group"), STREAMS, GROUPS),
     st.tuples(st.just("dead_letter"), STREAMS, GROUPS, CONSUMERS, IDS),
     st.tuples(st.just("remove_consumer"), GROUPS, CONSUMERS),
     st.tuples(st.just("delete_entries"), STREAMS, IDS),
@@ -94,6 +110,62 @@ class Side:
         counts = [(entry_id, 10 + number) for number, entry_id in enumerate(self._ids(stream, ids))]
         return await self.harness.streams.set_delivery_counts(self._names[stream], group, consumer, counts)
 
+    async def hand_over(self, stream: int, group: str, consumer: str, to: str, ids: list[int]) -> Any:
+        counts = [(entry_id, 20 + number) for number, entry_id in enumerate(self._ids(stream, ids))]
+        return await self.harness.streams.hand_over(self._names[stream], group, consumer, to, counts)
+
+    async def schedule_retries(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:
+        retries = [(entry_id, 30 + number, 1000.0 - number) for number, entry_id in enumerate(self._ids(stream, ids))]
+        return await self.harness.streams.schedule_retries(self._names[stream], group, consumer, retries)
+
+    async def forget_retries(self, stream: int, group: str, ids: list[int]) -> Any:
+        return await self.harness.streams.forget_retries(self._names[stream], group, self._ids(stream, ids))
+
+    async def park(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:
+        parked = [
+            Parked(entry_id, [b"f", b"v"], 2, 0.5, float(position)) for position, entry_id in self._pairs(stream, ids)
+        ]
+        return await self.harness.streams.park(self._names[stream], group, consumer, parked)
+
+    async def take_parked(self, stream: int, group: str, holder: str, now: int, count: int) -> Any:
+        name = self._names[stream]
+        taken = await self.harness.streams.take_parked(name, group, holder, now=now, lease=3, count=count)
+        return [(self._place(stream, entry.entry_id), *entry[1:]) for entry in taken]
+
+    async def renew_parked(self, stream: int, group: str, holder: str, ids: list[int], now: int) -> Any:
+        wanted = self._ids(stream, ids)
+        return await self.harness.streams.renew_parked(self._names[stream], group, holder, wanted, now=now, lease=3)
+
+    async def finish_parked(self, stream: int, group: str, holder: str, ids: list[int]) -> Any:
+        return await self.harness.streams.finish_parked(self._names[stream], group, holder, self._ids(stream, ids))
+
+    async def reschedule_parked(self, stream: int, group: str, holder: str, ids: list[int]) -> Any:
+        changes = [(entry_id, 5, position + 2.5) for position, entry_id in self._pairs(stream, ids)]
+        return await self.harness.streams.reschedule_parked(self._names[stream], group, holder, changes)
+
+    async def bury_parked(self, stream: int, group: str, holder: str, ids: list[int]) -> Any:
+        letters = [
+            DeadLetter(entry_id, [b"f", b"v"], "exhausted", "E", "m", "t", 2, 1.5, 2.5)
+            for entry_id in self._ids(stream, ids)
+        ]
+        return await self.harness.streams.bury_parked(self._names[stream], group, holder, letters)
+
+    async def suspect(self, stream: int, group: str, ids: list[int]) -> Any:
+        return await self.harness.streams.suspect(self._names[stream], group, self._ids(stream, ids))
+
+    async def clear_suspects(self, stream: int, group: str, ids: list[int]) -> Any:
+        return await self.harness.streams.clear_suspects(self._names[stream], group, self._ids(stream, ids))
+
+    async def save_checkpoints(self, stream: int, group: str) -> Any:
+        saved = await self.harness.streams.save_checkpoints([(self._names[stream], group)])
+        return [self._floor(stream, checkpoint) for checkpoint in saved]
+
+    async def trim(self, stream: int, position: int) -> Any:
+        return await self.harness.streams.trim(self._names[stream], up_to=self._id(stream, position), limit=1_000)
+
+    async def discard_group(self, stream: int, group: str) -> Any:
+        return await self.harness.streams.destroy_group(self._names[stream], group)
+
     async def dead_letter(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:
         letters = [
             DeadLetter(entry_id, [b"f", b"v"], "rejected", "E", "m", "t", 1, 1.5, 2.5)
@@ -129,6 +201,15 @@ class Side:
                 [(self._place(stream, entry.id), entry.consumer, entry.delivery_count) for entry in pending],
                 [letter._replace(entry_id=b"%d" % self._place(stream, letter.entry_id)) for _, letter in letters],
             ]
+        seen += [await streams.parked_count(pairs), await streams.next_parked(pairs)]
+        for stream, name in enumerate(self._names):
+            seen.append({group: self._floor(stream, floor) for group, floor in (await streams.floors(name)).items()})
+            given = self._given[stream]
+            for group in ("g", "h"):
+                seen.append(await streams.suspicions(name, group, given))
+                seen.append(await streams.retry_times(name, group, given))
+                [checkpoint] = await streams.checkpoints([(name, group)])
+                seen.append(self._floor(stream, checkpoint))
         for stream, info in enumerate(await streams.info(self._names)):
             groups = [] if info is None else info.groups
             seen += [
@@ -151,6 +232,15 @@ class Side:
 
     def _place(self, stream: int, entry_id: bytes) -> int:
         return 0 if entry_id == FIRST_ID else 1 + self._given[stream].index(entry_id)
+
+    def _pairs(self, stream: int, positions: Sequence[int]) -> list[tuple[int, bytes]]:
+        return list(zip(positions, self._ids(stream, positions), strict=True))
+
+    def _floor(self, stream: int, floor: bytes | None) -> int | None:
+        """Return the last entry that a floor includes: ids themselves differ between the sides."""
+        if floor is None:
+            return None
+        return sum(id_key(entry_id) <= id_key(floor) for entry_id in self._given[stream])
 
     def _entries(self, stream: int, entries: Sequence[Entry]) -> list[tuple[int, list[bytes]]]:
         return [(self._place(stream, entry.id), entry.fields) for entry in entries]
@@ -182,7 +272,7 @@ def run(server: Server) -> Any:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(operations=st.lists(OPERATIONS, min_size=8, max_size=25))
+@given(operations=st.lists(OPERATIONS, min_size=10, max_size=30))
 def test_memory_answers_as_a_server_does(run: Any, operations: list[Operation]) -> None:
     """Any sequence of operations gives the same answers, and leaves the same state, after every step."""
     run(operations)
