@@ -19,6 +19,7 @@ class Groups(Protocol):
         """Remove a group for good, with its pending list and all that is kept for it but its dead letters.
 
         That is its checkpoint, its retries, its parked entries and its suspicions. Tells whether the group was there.
+        Many round trips where much is pending, none of them long; broken off, it has removed a part of that.
         """
         ...
 

@@ -238,6 +238,18 @@ async def test_a_destroyed_group_takes_what_was_kept_for_it(harness: Harness) ->
     assert await streams.parked_count([(stream, "g")]) == [0]
 
 
+async def test_a_group_with_much_pending_is_destroyed_page_by_page(harness: Harness) -> None:
+    """In the end it is gone like any other."""
+    stream = harness.stream()
+    await harness.group(stream)
+    await harness.add(stream, *[b"x"] * 2_500)
+    await harness.take(stream, count=3_000)
+    assert await harness.streams.destroy_group(stream, "g") is True
+    assert await harness.streams.floors(stream) == {}
+    await harness.group(stream)
+    assert await harness.streams.pending_summaries([(stream, "g")]) == [(0, {})]
+
+
 async def test_the_eviction_policy_is_told(harness: Harness) -> None:
     """What these places do by default."""
     assert await harness.streams.eviction_policy() == ("noeviction", 0)

@@ -32,7 +32,7 @@ REPEATABLE: Final[dict[str, str]] = {
     "renew_parked.lua": "yes: the same lease again",
     "finish_parked.lua, reschedule_parked.lua, bury_parked.lua": "yes: the second answer says False",
     "save_checkpoint.lua": "yes: the same checkpoint, or a later one",
-    "destroy_group.lua": "yes: the second answer is False",
+    "destroy_group.lua": "yes: it goes on where the first ended; the second answer may be False",
     "trim.lua": "yes: the second answer counts what the first left",
     "floors.lua, oldest.lua, count_between.lua, last_id.lua": "yes: they change nothing",
     "ZMSCORE, HMGET, GET, ZCARD, MEMORY USAGE, INFO, CONFIG GET": "yes: they change nothing",

@@ -13,8 +13,6 @@ from hyperbus.transports.redis.connection import Wire
 from hyperbus.transports.redis.dead_letters import from_words, to_words
 from hyperbus.transports.redis.script import Script
 
-#: Retries that one script writes: each is more work than an id elsewhere.
-_SCRIPT_RETRIES = 200
 #: How long suspects are remembered.
 _SUSPECTS_TTL: Seconds = 7 * 24 * 3600.0
 
@@ -42,7 +40,7 @@ class RedisFailures(Asking):
         """Write (id, delivery count, due time) of pending entries that `consumer` still owns; tell which."""
         keys = (stream, retries_key(stream, group))
         written = [(entry_id, count, repr(due)) for entry_id, count, due in retries]
-        calls = [(keys, (group, consumer, *words_of(part))) for part in parts(written, _SCRIPT_RETRIES)]
+        calls = [(keys, (group, consumer, *words_of(part))) for part in parts(written, SCRIPT_IDS)]
         return flags(await self._schedule_retries.run(self._wire, calls))
 
     async def retry_times(self, stream: str, group: str, ids: Sequence[bytes]) -> list[float | None]:

@@ -14,6 +14,10 @@ from hyperbus.transports.redis.script import Script
 #: What is kept for a group under keys of its own, and goes with it.
 _KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
 
+#: Pending entries that are removed at a time when a group is destroyed, and what the script says when there are more.
+_PENDING_PAGE = 1_000
+_AGAIN = 2
+
 
 class RedisGroups(Asking):
     """Implements `hyperbus.transport.Groups`."""
@@ -37,8 +41,10 @@ class RedisGroups(Asking):
     async def destroy_group(self, stream: str, group: str) -> bool:
         """Remove a group for good, with its pending list and all that is kept for it but its dead letters."""
         keys = (stream, *(key_of(stream, group) for key_of in _KEPT))
-        [destroyed] = await self._destroy_group.run(self._wire, [(keys, (group,))])
-        return bool(destroyed)
+        while True:
+            [destroyed] = await self._destroy_group.run(self._wire, [(keys, (group, _PENDING_PAGE))])
+            if destroyed != _AGAIN:
+                return bool(destroyed)
 
     async def consumers(self, groups: Sequence[tuple[str, str]]) -> list[list[str]]:
         """Return the names of all consumers of each (stream, group); [] where either is missing."""
