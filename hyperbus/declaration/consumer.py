@@ -7,11 +7,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.middleware import Middleware
-from hyperbus.declaration.retry_policy import Backoff
+from hyperbus.declaration.ordering import KeyOf, OrderBy, check_field, key_function
+from hyperbus.declaration.retry_policy import Backoff, Policies, check_policies, policy_for
 from hyperbus.declaration.signature import Signature, read_signature
 from hyperbus.errors import DeclarationError, InvalidSettingError
 from hyperbus.event.data import EventData, type_of
@@ -24,6 +26,8 @@ DEFAULT_BATCH = 100
 #: The most that `concurrency` and `batch` may be.
 MOST_CONCURRENCY = 10_000
 MOST_BATCH = 10_000
+#: The longest that `timeout` may be: a day.
+LONGEST_TIMEOUT: Seconds = 86_400.0
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 Audience = Literal["group", "every_process"]
@@ -56,7 +60,11 @@ class Declaration:
     concurrency: int
     batch: int | None
     linger: Seconds
-    retry: Backoff
+    retry: Backoff | Policies
+    timeout: Seconds | None
+    order_by: OrderBy | None
+    #: The key of an event by `order_by`; None: it has none, and holds nothing back.
+    key_of: KeyOf
     start_from: str
     audience: Audience
     ack: AckWhen
@@ -64,6 +72,10 @@ class Declaration:
     thread_limit: int
     #: Where it was declared: "module.qualname".
     place: str
+
+    def policy_for(self, error: BaseException) -> Backoff | None:
+        """Return when a delivery that failed with this error is tried again; None: never."""
+        return policy_for(error, self.retry)
 
 
 def consumer(
@@ -73,7 +85,9 @@ def consumer(
     concurrency: int = 1,
     batch: int | None = None,
     linger: Seconds = 0.0,
-    retry: Backoff | None = None,
+    retry: Backoff | Policies | None = None,
+    timeout: Seconds | None = None,
+    order_by: OrderBy | None = None,
     start_from: str = "first",
     audience: Audience = "group",
     ack: AckWhen = "handled",
@@ -88,7 +102,11 @@ def consumer(
         concurrency: how many deliveries (or batches) a worker handles at once.
         batch: hand over lists of up to this many events; by default 100 where the handler takes a list.
         linger: how long a batch may wait to fill up, in seconds.
-        retry: when a failed delivery is tried again; by default `Backoff()`.
+        retry: when a failed delivery is tried again; by default `Backoff()`. Or a policy for each type of exception,
+            of which the most specific holds: None means a dead letter at once, `Exception` all that are not named.
+        timeout: how long a handler may take, in seconds; then its delivery has failed with a `TimeoutError`.
+        order_by: handle events of one key one after the other, in the order of their stream: "workflow_id",
+            "source_agent", "data.<field>" or a function of the event. An event without a key waits for none.
         start_from: where the group begins: "first" entry, "new" ones since the group was first declared, or an
             entry id to begin after. Streams born later are always read from their first entry.
         audience: "every_process" hands every event from now on to every process, without group, retry or promises.
@@ -117,7 +135,10 @@ def consumer(
                 concurrency=_within(where, "concurrency", concurrency, MOST_CONCURRENCY),
                 batch=_batch(where, batch, signature),
                 linger=_check_linger(where, linger),
-                retry=retry or Backoff(),
+                retry=_policies(where, retry),
+                timeout=_check_timeout(where, timeout),
+                order_by=order_by,
+                key_of=_key_function(where, order_by),
                 start_from=_check_start(where, start_from),
                 audience=audience,
                 ack=ack,
@@ -227,6 +248,31 @@ def _check_linger(where: str, linger: Seconds) -> Seconds:
     return linger
 
 
+def _check_timeout(where: str, timeout: Seconds | None) -> Seconds | None:
+    if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT:
+        raise DeclarationError(
+            f"{where}: timeout={timeout} has to be more than 0 and at most {LONGEST_TIMEOUT:.0f} seconds"
+        )
+    return timeout
+
+
+def _policies(where: str, retry: Backoff | Policies | None) -> Backoff | Policies:
+    if retry is None or isinstance(retry, Backoff):
+        return retry or Backoff()
+    try:
+        check_policies(retry)
+    except DeclarationError as error:
+        raise DeclarationError(f"{where}: {error}") from error
+    return MappingProxyType(dict(retry))
+
+
+def _key_function(where: str, order_by: OrderBy | None) -> KeyOf:
+    try:
+        return key_function(order_by)
+    except DeclarationError as error:
+        raise DeclarationError(f"{where}: {error}") from error
+
+
 def _check_start(where: str, start_from: str) -> str:
     if start_from in ("first", "new") or _ENTRY_ID.fullmatch(start_from):
         return start_from
@@ -245,6 +291,27 @@ def _check_combination(declaration: Declaration, *, has_retry: bool) -> None:
         raise DeclarationError(
             f"{where}: audience='every_process' begins now and never retries; drop retry= and start_from="
         )
+    if declaration.order_by is not None:
+        _check_order(declaration)
+
+
+def _check_order(declaration: Declaration) -> None:
+    where = declaration.place
+    if declaration.batch is not None:
+        raise DeclarationError(
+            f"{where}: order_by= cannot hold for a list of events: those of a batch fail one by one, and the next of a "
+            f"key would overtake one that waits for its next try; let the handler take one event"
+        )
+    if declaration.audience == "every_process":
+        raise DeclarationError(
+            f"{where}: audience='every_process' never retries, so order_by= has nothing to hold back; drop it "
+            f"(with concurrency=1 every stream is handled in its order)"
+        )
+    if set(declaration.types.patterns) <= declaration.data_types.keys():
+        try:
+            check_field(declaration.order_by, declaration.data_types.values())
+        except DeclarationError as error:
+            raise DeclarationError(f"{where}: {error}") from error
 
 
 def _snake_case(name: str) -> str:

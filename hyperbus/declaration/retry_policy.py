@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hyperbus.clock import Seconds
@@ -52,11 +52,54 @@ class Backoff:
         return min(full, self.maximum) * (1 - self.jitter * chance)
 
 
-def decide(error: BaseException | None, *, tries: int, policy: Backoff, chance: Callable[[], float]) -> Outcome:
-    """Return how a delivery ends, given what its handler raised and how often it has been tried, this time included."""
+#: A policy for each type of exception; None: never again. `Exception` stands for all that are not named.
+Policies = Mapping[type[Exception], Backoff | None]
+_DEFAULT = Backoff()
+
+
+def check_policies(policies: Policies) -> None:
+    """Check that every type can be looked up, and has a policy that can be used.
+
+    Raises:
+        DeclarationError: it has not; the message says which.
+    """
+    if not isinstance(policies, Mapping):
+        raise DeclarationError(f"retry={policies!r} has to be a Backoff(...), or a mapping of exception types to them")
+    for kind, policy in policies.items():
+        if not isinstance(kind, type) or not issubclass(kind, Exception):
+            raise DeclarationError(f"retry= maps {kind!r}, which is no type of exception")
+        if policy is not None and not isinstance(policy, Backoff):
+            raise DeclarationError(f"retry= maps {kind.__name__} to {policy!r}; give a Backoff(...), or None for never")
+        if issubclass(kind, Reject):
+            raise DeclarationError(f"retry= maps {kind.__name__}; what is rejected is never tried again: drop it")
+        if issubclass(kind, Retry) and policy is None:
+            raise DeclarationError(f"retry= maps {kind.__name__} to None; who raises it wants another try: drop it")
+
+
+def policy_for(error: BaseException, retry: Backoff | Policies) -> Backoff | None:
+    """Return the policy that holds for an error: that of its most specific class; None: never again.
+
+    `Retry` asks for another try: no policy that was meant for failures in general forbids it.
+    """
+    if isinstance(retry, Backoff):
+        return retry
+    for kind in type(error).__mro__:
+        if kind in retry:
+            policy = retry[kind]
+            break
+    else:
+        policy = retry.get(Exception, _DEFAULT)
+    return _DEFAULT if policy is None and isinstance(error, Retry) else policy
+
+
+def decide(error: BaseException | None, *, tries: int, policy: Backoff | None, chance: Callable[[], float]) -> Outcome:
+    """Return how a delivery ends, given what its handler raised and how often it has been tried, this time included.
+
+    Without a policy, this error is not tried again.
+    """
     if error is None:
         return ACKED
-    if isinstance(error, Reject):
+    if isinstance(error, Reject) or policy is None:
         return DeadLettered("rejected", error)
     if tries >= policy.tries:
         return DeadLettered("exhausted", error)

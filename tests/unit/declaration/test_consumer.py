@@ -87,6 +87,7 @@ def test_unset_options_have_the_documented_defaults() -> None:
     assert (declaration.concurrency, declaration.batch, declaration.linger) == (1, None, 0.0)
     assert (declaration.start_from, declaration.audience, declaration.ack) == ("first", "group", "handled")
     assert (declaration.retry, declaration.middleware, declaration.thread_limit) == (Backoff(), (), 1)
+    assert (declaration.timeout, declaration.order_by) == (None, None)
     assert declaration.place == f"{__name__}.handle_any"
 
 
@@ -146,7 +147,7 @@ def test_a_class_is_declared_by_its_handle_method() -> None:
     assert declaration.group == "db_writer"
     assert declaration.signature.wants_delivery
     assert not declaration.signature.is_async
-    assert (declaration.concurrency, declaration.thread_limit, declaration.retry.tries) == (200, 64, 2)
+    assert (declaration.concurrency, declaration.thread_limit, declaration.retry) == (200, 64, Backoff(tries=2))
 
 
 async def test_start_and_stop_of_a_consumer_may_be_left_out() -> None:
@@ -189,6 +190,37 @@ def test_the_middleware_is_kept_in_order() -> None:
     assert declare(middleware=[first, second]).middleware == (first, second)
 
 
+def test_a_policy_is_chosen_by_the_type_of_the_error() -> None:
+    """And what was declared cannot be changed afterwards."""
+    slow, policies = Backoff(initial=5, maximum=9), {ValueError: None}
+    declaration = declare(retry={**policies, OSError: slow})
+    assert declaration.policy_for(ConnectionError()) == slow
+    assert declaration.policy_for(ValueError()) is None
+    assert declaration.policy_for(KeyError()) == Backoff()
+    assert declare(retry=slow).policy_for(ValueError()) == slow
+    given: dict[type[Exception], Backoff | None] = {ValueError: None}
+    declaration = declare(retry=given)
+    given.clear()
+    assert declaration.policy_for(ValueError()) is None
+
+
+def test_a_handler_may_have_a_time_limit() -> None:
+    """In seconds."""
+    assert declare(timeout=0.5).timeout == 0.5
+    assert declare(timeout=86_400).timeout == 86_400
+
+
+def test_an_order_is_kept_with_its_key() -> None:
+    """As it was declared, and ready to be used."""
+    declaration = declare(order_by="workflow_id")
+    assert declaration.order_by == "workflow_id"
+    assert declaration.key_of(Event(type="a", data={}, workflow_id="w")) == "w"
+    assert declare().key_of(Event(type="a", data={}, workflow_id="w")) is None
+    assert declare(handle_opened, order_by="data.contract").order_by == "data.contract"
+    assert declare(order_by="data.unknown").order_by == "data.unknown", "of a glob's types nothing is known"
+    assert declare(order_by=lambda event: event.id).key_of(Event(type="a", data={}, id="i")) == "i"
+
+
 # -- what is refused
 
 
@@ -224,6 +256,19 @@ def test_the_middleware_is_kept_in_order() -> None:
             "begins now and never retries; drop retry= and start_from=",
         ),
         ({"audience": "every_process", "start_from": "new"}, "begins now and never retries"),
+        ({"retry": 3}, "retry=3 has to be a Backoff(...), or a mapping"),
+        ({"retry": {"ValueError": None}}, "retry= maps 'ValueError', which is no type of exception"),
+        ({"retry": {ValueError: 3}}, "retry= maps ValueError to 3; give a Backoff(...), or None for never"),
+        ({"timeout": 0}, "timeout=0 has to be more than 0 and at most 86400 seconds"),
+        ({"timeout": float("nan")}, "timeout=nan has to be more than 0"),
+        ({"timeout": 86_401}, "timeout=86401 has to be more than 0"),
+        (
+            {"order_by": "workflow"},
+            "order_by='workflow' names no key: say 'workflow_id', 'source_agent', 'data.<field>'",
+        ),
+        ({"handler": handle_opened, "order_by": "data.nn"}, "no event of this consumer has a field 'nn' in its data"),
+        ({"handler": handle_many, "order_by": "workflow_id"}, "order_by= cannot hold for a list of events"),
+        ({"audience": "every_process", "order_by": "workflow_id"}, "never retries, so order_by= has nothing to hold"),
     ],
     ids=str,
 )

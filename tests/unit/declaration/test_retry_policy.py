@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Reject, Retried, Retry
-from hyperbus.declaration.retry_policy import Backoff, decide
+from hyperbus.declaration.retry_policy import Backoff, check_policies, decide, policy_for
 from hyperbus.errors import DeclarationError, HyperbusError
 
 chances = st.floats(0, 1, exclude_max=True)
@@ -149,3 +151,86 @@ def test_retry_and_reject_say_what_was_decided() -> None:
     assert not isinstance(Retry(), HyperbusError)
     assert not isinstance(Reject(), HyperbusError)
     assert Acked() == ACKED
+
+
+# -- a policy for each type of error
+
+FEW, MANY, SOME = Backoff(tries=2), Backoff(tries=99), Backoff(tries=5)
+
+
+class BusyError(OSError):
+    pass
+
+
+class Later(Retry):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "policies", "policy"),
+    [
+        (OSError(), {OSError: FEW}, FEW),
+        (BusyError(), {OSError: FEW}, FEW),
+        (BusyError(), {OSError: FEW, BusyError: MANY}, MANY),
+        (BusyError(), {BusyError: MANY, OSError: FEW, Exception: SOME}, MANY),
+        (BusyError(), {Exception: SOME}, SOME),
+        (BusyError(), {OSError: None, Exception: SOME}, None),
+        (KeyError(), {OSError: None}, Backoff()),
+        (KeyError(), {Exception: None}, None),
+        (asyncio.CancelledError(), {Exception: SOME}, SOME),
+        (asyncio.CancelledError(), {OSError: FEW}, Backoff()),
+        (TimeoutError(), {OSError: FEW}, FEW),
+        (Retry(), {Exception: SOME}, SOME),
+        (Retry(), {Exception: None}, Backoff()),
+        (Retry(after=1), {Retry: FEW, Exception: None}, FEW),
+        (Later(), {Retry: FEW}, FEW),
+        (KeyError(), SOME, SOME),
+        (KeyError(), {}, Backoff()),
+    ],
+    ids=str,
+)
+def test_the_policy_of_the_most_specific_class_holds(
+    error: BaseException, policies: Any, policy: Backoff | None
+) -> None:
+    """`Exception` stands for what is not named, and None for never; who asks for a retry is not refused one."""
+    assert policy_for(error, policies) == policy
+
+
+@given(tries=st.integers(1, 10_000), after=st.none() | st.floats(0, 1e9), chance=chances)
+def test_without_a_policy_nothing_is_ever_tried_again(tries: int, after: float | None, chance: float) -> None:
+    """The first failure is the last."""
+    for error in (ERROR, REJECT, Retry(after=after)):
+        assert decide(error, tries=tries, policy=None, chance=lambda: chance) == DeadLettered("rejected", error)
+    assert decide(None, tries=tries, policy=None, chance=lambda: chance) == ACKED
+
+
+@given(policy=policies(), tries=st.integers(1, 20), chance=chances)
+def test_tries_are_never_more_than_the_policy_allows(policy: Backoff, tries: int, chance: float) -> None:
+    """And below that no failure is final."""
+    decided = decide(ERROR, tries=tries, policy=policy, chance=lambda: chance)
+    assert isinstance(decided, DeadLettered) == (tries >= policy.tries)
+    if isinstance(decided, Retried):
+        assert 0 <= decided.after <= policy.maximum
+
+
+@pytest.mark.parametrize(
+    ("policies", "words"),
+    [
+        ([OSError], "has to be a Backoff(...), or a mapping of exception types to them"),
+        ({OSError(): None}, "maps OSError(), which is no type of exception"),
+        ({asyncio.CancelledError: None}, "which is no type of exception"),
+        ({OSError: 3}, "maps OSError to 3; give a Backoff(...), or None for never"),
+        ({Reject: FEW}, "maps Reject; what is rejected is never tried again: drop it"),
+        ({Later: None}, "maps Later to None; who raises it wants another try: drop it"),
+    ],
+    ids=str,
+)
+def test_policies_that_mean_nothing_are_refused(policies: Any, words: str) -> None:
+    """Each refusal says what to do instead."""
+    with pytest.raises(DeclarationError, match=re.escape(words)):
+        check_policies(policies)
+
+
+def test_policies_that_fit_are_taken() -> None:
+    """Retry may have one: how many times, and how long to wait where it names no time."""
+    check_policies({OSError: FEW, Retry: MANY, Exception: None})
