@@ -12,12 +12,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo test check static unit bench up down
+.PHONY: help install demo test check static unit chaos bench up down
 
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
 	@echo 'make test                           every check and test, with coverage'
 	@echo 'make check                          static checks and unit tests: the quick round'
+	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench                          throughput and latency, against a bare socket'
 	@echo 'make up, make down                  the whole thing in Docker: start, stop'
 	@echo 'make install                        only set up .venv'
@@ -46,6 +47,9 @@ static: .venv/.installed-dev
 
 unit: .venv/.installed-dev
 	@$(BIN)/python -m pytest -q tests/unit
+
+chaos: .venv/.installed
+	@$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 bench: .venv/.installed
 	@$(BIN)/python benchmarks/throughput.py

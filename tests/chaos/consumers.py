@@ -1,0 +1,158 @@
+"""What the workers run: groups whose handlers write down each call, and obey what an event's data says to do.
+
+CHAOS_FOLDER is where effects are written; CHAOS_PLANT names a module that is imported first, to plant a bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import secrets
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hyperbus import Backoff, Consumer, Delivery, Event, Reject, Retry, consumer
+from hyperbus.sinks.database import database_from_settings, row_of
+from tests.chaos.features import ON
+from tests.chaos.history import History
+
+if os.environ.get("CHAOS_PLANT"):
+    importlib.import_module(os.environ["CHAOS_PLANT"])
+
+FOLDER = Path(os.environ["CHAOS_FOLDER"])
+TYPES = ["chaos.*"]
+#: Every failing handler is given up soon, or a run of minutes would not see it.
+QUICK = Backoff(initial=0.1, factor=2, maximum=1.0, tries=6)
+#: One event in so many fails at its first try, in each group.
+_FAILS = 40
+#: What a hanging handler may take, where handlers have a limit.
+_LIMIT: dict[str, Any] = {"timeout": 60.0} if ON["hang"] else {}
+_histories: dict[int, History] = {}
+
+
+def _history() -> History:
+    pid = os.getpid()
+    if pid not in _histories:
+        _histories[pid] = History(FOLDER / f"effects-{pid}-{secrets.token_hex(4)}.jsonl")
+    return _histories[pid]
+
+
+class TransientError(Exception):
+    """Gone at the next try."""
+
+
+def _line(what: str, event: Event[Any], delivery: Delivery, **more: Any) -> dict[str, Any]:
+    return {
+        "e": what,
+        "t": time.time(),
+        "pid": os.getpid(),
+        "group": delivery.group,
+        "id": event.id,
+        "stream": delivery.stream,
+        "entry": delivery.entry_id,
+        "consumer": delivery.consumer,
+        "tries": delivery.tries,
+        **more,
+    }
+
+
+def _begin(event: Event[Any], delivery: Delivery) -> None:
+    _history().add(_line("begin", event, delivery))
+    if event.data.get("stall") == delivery.group:
+        (FOLDER / f"stalled-{event.id}-{os.getpid()}").touch()
+
+
+def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
+    """Return how this call fails; poison that harms its process does it here."""
+    poison = event.data.get("poison", "")
+    if poison == "raise":
+        return RuntimeError("poison")
+    if poison == "reject":
+        return Reject("poison")
+    if poison in ("exit", "eat") and event.data.get("harms") != delivery.group:
+        return Reject("poison")
+    if poison == "exit":
+        os._exit(1)
+    if poison == "eat":
+        eaten = []
+        while True:
+            eaten.append(bytearray(b"x" * 4 * 1024 * 1024))
+            time.sleep(0.01)  # the worker's loop is blocked, as by any handler that eats memory
+    if delivery.tries == 1 and zlib.crc32(f"{event.id} {delivery.group}".encode()) % _FAILS == 0:
+        return Retry(after=0.2) if int(event.data.get("seq", 0)) % 2 else TransientError("once")
+    return None
+
+
+def _end(event: Event[Any], delivery: Delivery, failure: Exception | None) -> None:
+    _history().add(_line("end", event, delivery, ok=failure is None))
+
+
+async def _handle(event: Event[Any], delivery: Delivery) -> None:
+    _begin(event, delivery)
+    here = event.data.get("stall") == delivery.group
+    if here and event.data.get("block"):
+        time.sleep(float(event.data["block"]))
+    if here and event.data.get("sleep"):
+        await asyncio.sleep(float(event.data["sleep"]))
+    if event.data.get("poison") == "hang":
+        await asyncio.Event().wait()
+    failure = _failure(event, delivery)
+    _end(event, delivery, failure)
+    if failure is not None:
+        raise failure
+
+
+@consumer(group="plain", types=TYPES, concurrency=16, retry=QUICK, **_LIMIT)
+async def plain(event: Event, delivery: Delivery) -> None:
+    await _handle(event, delivery)
+
+
+@consumer(group="batches", types=TYPES, batch=50, linger=0.05, retry=QUICK, **_LIMIT)
+async def batches(events: list[Event], deliveries: list[Delivery]) -> list[Exception | None]:
+    outcomes: list[Exception | None] = []
+    for event, delivery in zip(events, deliveries, strict=True):
+        _begin(event, delivery)
+        if event.data.get("poison") == "hang":
+            await asyncio.Event().wait()
+        outcomes.append(_failure(event, delivery))
+        _end(event, delivery, outcomes[-1])
+    return outcomes
+
+
+@consumer(group="threads", types=TYPES, concurrency=4, retry=QUICK, **_LIMIT)
+def threads(event: Event, delivery: Delivery) -> None:
+    _begin(event, delivery)
+    if event.data.get("poison") == "hang":
+        time.sleep(3600)
+    failure = _failure(event, delivery)
+    _end(event, delivery, failure)
+    if failure is not None:
+        raise failure
+
+
+@consumer(group="rows", types=TYPES, batch=100, linger=0.02, retry=QUICK)
+class Rows(Consumer):
+    """Writes through the database sink; poison never reaches the database."""
+
+    async def start(self) -> None:
+        self.database = database_from_settings()
+        await self.database.start()
+
+    async def handle(self, events: list[Event], deliveries: list[Delivery]) -> list[Exception | None]:
+        poison = [Reject("poison") if event.data.get("poison") else None for event in events]
+        pairs = zip(events, deliveries, poison, strict=True)
+        await self.database.write([row_of(event, delivery) for event, delivery, bad in pairs if bad is None])
+        return list(poison)
+
+    async def stop(self) -> None:
+        await self.database.stop()
+
+
+if ON["order"]:
+
+    @consumer(group="ordered", types=TYPES, concurrency=16, order_by="workflow_id", retry=QUICK, **_LIMIT)  # type: ignore[call-arg,unused-ignore]
+    async def ordered(event: Event, delivery: Delivery) -> None:
+        await _handle(event, delivery)

@@ -1,0 +1,62 @@
+"""What of hyperbus the suite can put to the test today: a part is on as soon as its public name exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+
+import hyperbus
+from hyperbus.settings import Settings
+
+_CONSUMER = frozenset(inspect.signature(hyperbus.consumer).parameters)
+_PUBLISH = frozenset(inspect.signature(hyperbus.Bus.publish).parameters)
+_SETTINGS = frozenset(Settings.__struct_fields__)
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+#: Feature → whether it is there. What is off is neither published nor expected, and is printed at the start.
+ON: dict[str, bool] = {
+    # a group with order by key, and the check of that order
+    "order": "order_by" in _CONSUMER,
+    # poison that hangs, given up by the handler's timeout
+    "hang": "timeout" in _CONSUMER,
+    # poison that ends its process: entries begun alone are counted, and judged
+    "exit": _has("hyperbus.runtime.suspects"),
+    # poison that eats memory, ended by the limit of its process
+    "eat": "max_rss" in _SETTINGS and _has("hyperbus.runtime.suspects"),
+    # publishes that are repeated until answered, and stored once
+    "once": "once" in _PUBLISH,
+    # streams are cut behind the slowest group, so that memory is bounded for good
+    "retention": _has("hyperbus.runtime.retention"),
+    # retries that wait long leave pending
+    "parking": _has("hyperbus.runtime.parking"),
+}
+
+#: Kinds of poison → what handlers do with it; every group makes dead letters of it, and of nothing else.
+POISON: dict[str, str] = {
+    "raise": "raises at every try",
+    "reject": "is rejected, after a while",
+    "garbage": "cannot be decoded",
+    "hang": "never ends",
+    "exit": "ends its process",
+    "eat": "eats memory",
+}
+
+
+def poison_kinds() -> list[str]:
+    """Return the kinds of poison that can be published today."""
+    return [kind for kind in POISON if ON.get(kind, True)]
+
+
+#: Groups whose handlers write effects, and the one that writes rows.
+GROUPS = ["plain", "batches", "threads", *(["ordered"] if ON["order"] else [])]
+ROWS = "rows"
+EVERY_GROUP = [*GROUPS, ROWS]
+#: Groups with a handler that an event can stall.
+STALLING = [group for group in GROUPS if group not in ("batches", "threads")]

@@ -1,0 +1,18 @@
+"""A group that was lost is created again at the end of its stream, so what it had not read is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hyperbus.transports.redis.streams import RedisStreams
+
+_create_groups: Any = RedisStreams.create_groups
+
+
+async def _at_the_end(self: RedisStreams, groups: Sequence[tuple[str, str, bytes]]) -> list[bool]:
+    created: list[bool] = await _create_groups(self, [(stream, group, b"$") for stream, group, _ in groups])
+    return created
+
+
+RedisStreams.create_groups = _at_the_end  # type: ignore[method-assign]

@@ -1,0 +1,45 @@
+"""Bugs that are planted in the workers are caught: a short run of the suite, which the checker has to fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.run import Plan, judge, run
+
+LOST = "no acknowledged publish without an effect in every group"
+DEAD = "dead letters only for poison, one each"
+TAKEN = "nothing taken from a live worker"
+#: Bug → the faults that bring it out, and the promise that it breaks.
+BUGS = {
+    "ack_before_handler": (["busy_kill", "worker_kill"], LOST),
+    "claim_from_live": (["long_handler"], TAKEN),
+    "heal_at_end": (["group_lost", "group_destroy"], LOST),
+    "dead_letter_without_owner": (["stop_rejecting"], DEAD),
+}
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+
+
+async def broken(folder: Path, kinds: list[str], plant: str = "") -> set[str]:
+    """Return the promises that a short run broke."""
+    plan = Plan(
+        minutes=0.02, seed="planted", rate=80.0, kinds=kinds, pause=1.0, supervisors=1, processes=2,
+        plant=plant and f"tests.chaos.planted.{plant}", settle=20.0, quiet=True,
+    )  # fmt: skip
+    await run(plan, folder)
+    judged = judge(folder, "--json")
+    return {verdict["promise"] for verdict in json.loads(judged.stdout)["verdicts"] if not verdict["holds"]}
+
+
+@pytest.mark.parametrize("bug", list(BUGS))
+async def test_a_planted_bug_is_caught(bug, tmp_path):
+    """By the promise that it breaks."""
+    kinds, promise = BUGS[bug]
+    assert promise in await broken(tmp_path, kinds, bug)
+
+
+async def test_the_same_faults_are_survived_without_a_bug(tmp_path):
+    """So it was the bug that was caught."""
+    assert await broken(tmp_path, sorted({kind for kinds, _ in BUGS.values() for kind in kinds})) == set()

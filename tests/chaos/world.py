@@ -1,0 +1,323 @@
+"""The world that is broken: a server, the proxy before it, supervisors with their workers, producers. Owns them all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from tests.chaos.dump import dump, is_done, last_ids, letters
+from tests.chaos.features import EVERY_GROUP
+from tests.chaos.history import History
+from tests.chaos.proxy import Proxy
+from tests.commands import Running, environment
+from tests.servers import Server
+
+PREFIX = "events"
+TYPES = ("chaos.alpha", "chaos.beta", "chaos.gamma")
+TTL = 1.5
+#: How long a supervisor may take to be ready, and children to end that have lost theirs.
+START = 40.0
+CHILDREN_END = 20.0
+
+
+class World:
+    """Everything that runs, by process id.
+
+    Args:
+        folder: where histories and logs go.
+        binary: the server program.
+        seed: of producers.
+        rate: events a second, of all producers together.
+        supervisors, processes: how many supervisors, and processes of each.
+        plant: a module that plants a bug in the workers.
+        variables: more environment of the workers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        binary: str,
+        *,
+        seed: str,
+        rate: float,
+        supervisors: int = 2,
+        processes: int = 2,
+        producers: int = 2,
+        plant: str = "",
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.server = Server(
+            binary, appendonly=True, arguments=["--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+        )
+        self.proxy = Proxy(self.server.port)
+        self.faults = History(folder / "faults.jsonl")
+        self.by_hand = History(folder / "published-chaos.jsonl")
+        self.random = random.Random(f"{seed} world")
+        self._seed, self._rate, self._plant = seed, rate, plant
+        self._counts = (supervisors, processes, producers)
+        self._variables = variables or {}
+        self.supervisors: list[Running | None] = []
+        self._producers: list[subprocess.Popen[bytes]] = []
+        self._marks = History(folder / "marks.jsonl")
+        self._samples = History(folder / "samples.jsonl")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready: set[int] = set()
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.server.start)
+        await self.proxy.__aenter__()
+        count, _, producers = self._counts
+        self.supervisors = [None] * count
+        await asyncio.gather(*(self.start_supervisor(index) for index in range(count)))
+        for number in range(producers):
+            self._start_producer(f"producer{number}")
+        self._tasks = [asyncio.create_task(self._sample()), asyncio.create_task(self._guard())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for producer in self._producers:
+            producer.kill()
+            producer.wait()
+        children = self.workers()
+        for running in self.supervisors:
+            if running is not None:
+                running.__exit__()
+        for pid in children:  # stopped ones would never notice that their supervisor is gone
+            kill(pid, signal.SIGKILL)
+        await self.proxy.__aexit__()
+        await asyncio.to_thread(self.server.remove)
+
+    # -- workers
+
+    @property
+    def url(self) -> str:
+        """Where workers and producers connect: at the proxy."""
+        return f"redis://127.0.0.1:{self.proxy.port}/0"
+
+    async def start_supervisor(self, index: int) -> None:
+        """Start a supervisor in a slot, and wait until its workers are ready."""
+        running = Running(
+            "run", "tests.chaos.consumers", "--processes", str(self._counts[1]), folder=self.folder,
+            variables=self._worker_variables(),
+        )  # fmt: skip
+        self.supervisors[index] = running
+        await asyncio.to_thread(self._wait_until_ready, running)
+        self._ready.add(running.process.pid)
+
+    def _worker_variables(self) -> dict[str, str]:
+        return {
+            "HYPERBUS_URL": self.url,
+            "HYPERBUS_PREFIX": PREFIX,
+            "HYPERBUS_HTTP_PORT": "0",
+            "HYPERBUS_HEARTBEAT_TTL": str(TTL),
+            "HYPERBUS_SCAN_INTERVAL": "2",
+            "HYPERBUS_DATABASE_URL": f"sqlite:///{self.folder / 'events.db'}",
+            "CHAOS_FOLDER": str(self.folder),
+            "CHAOS_PLANT": self._plant,
+            **self._variables,
+        }
+
+    def _wait_until_ready(self, running: Running) -> None:
+        deadline = time.monotonic() + START
+        while not running.log("supervising") or len(self.children(running)) < self._counts[1]:
+            if running.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"a supervisor is not ready: {running.err[-3000:]}")
+            time.sleep(0.1)
+
+    def children(self, running: Running) -> list[int]:
+        """Return the worker processes of a supervisor; [] once it has ended."""
+        with suppress(OSError):
+            return running.workers()
+        return []
+
+    def workers(self) -> list[int]:
+        """Return every worker process of a ready supervisor."""
+        ready = [one for one in self.supervisors if one is not None and one.process.pid in self._ready]
+        return [pid for one in ready for pid in self.children(one)]
+
+    async def kill_supervisor(self) -> list[int]:
+        """End a supervisor as a crash does, start another; return its children that did not end by themselves."""
+        index = self.random.choice([i for i, one in enumerate(self.supervisors) if one is not None])
+        running = self.supervisors[index]
+        assert running is not None
+        children = self.children(running)
+        self.supervisors[index] = None
+        kill(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+        await self.start_supervisor(index)
+        left = children
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHILDREN_END):
+                while left := [pid for pid in left if is_there(pid)]:
+                    await asyncio.sleep(0.1)
+        for pid in left:
+            kill(pid, signal.SIGKILL)
+        return left
+
+    async def _guard(self) -> None:
+        """Start a supervisor again that ended by itself, and write that down: it should not have."""
+        while True:
+            await asyncio.sleep(0.5)
+            for index, running in enumerate(self.supervisors):
+                if running is not None and running.process.poll() is not None and running.process.pid in self._ready:
+                    told = running.err.splitlines()[-1:]
+                    self.fault("supervisor_ended", time.time(), code=running.process.poll(), said=told)
+                    self.supervisors[index] = None
+                    with suppress(RuntimeError):
+                        await self.start_supervisor(index)
+
+    async def stop_supervisors(self) -> list[int | None]:
+        """Let every supervisor drain and end; return their exit codes."""
+        self._tasks[1].cancel()
+        running = [one for one in self.supervisors if one is not None]
+        for one in running:
+            one.process.send_signal(signal.SIGTERM)
+        codes = []
+        for one in running:
+            try:
+                codes.append(await asyncio.to_thread(one.process.wait, 40))
+            except subprocess.TimeoutExpired:
+                codes.append(None)
+        return codes
+
+    # -- producers
+
+    def _start_producer(self, name: str) -> None:
+        words = [sys.executable, "-m", "tests.chaos.producer", str(self.folder), name, self._seed]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._producers.append(
+                subprocess.Popen(
+                    [*words, str(self._rate / max(1, self._counts[2]))], cwd=self.folder, stdout=log, stderr=log,
+                    stdin=subprocess.DEVNULL, env=environment(HYPERBUS_URL=self.url, HYPERBUS_PREFIX=PREFIX),
+                )
+            )  # fmt: skip
+
+    async def stop_producers(self) -> list[int | None]:
+        """Let producers finish what is under way; return their exit codes."""
+        for producer in self._producers:
+            producer.send_signal(signal.SIGTERM)
+        codes = [await asyncio.to_thread(_end_of, producer) for producer in self._producers]
+        self._producers.clear()
+        return codes
+
+    async def publish_by_hand(self, event_type: str = "", **data: Any) -> str:
+        """Publish as any other program would, past the proxy; return the event's id."""
+        event_type = event_type or self.random.choice(TYPES)
+        event_id = str(uuid.UUID(int=self.random.getrandbits(128)))
+        data = {"key": f"chaos-{event_id}", "seq": 1, "poison": "", **data}
+        line = {"id": event_id, "type": event_type, "once": False}
+        self.by_hand.add({"e": "call", "t": time.time(), **line, **{k: data[k] for k in ("key", "seq", "poison")}})
+        envelope: dict[str, Any] = {"id": event_id, "type": event_type, "timestamp": "2026-01-01T00:00:00Z"}
+        body = json.dumps({**envelope, "workflow_id": data["key"], "data": data})
+        if data["poison"] == "garbage":
+            body = body[:-1]
+        entry = await self.command("XADD", f"{PREFIX}:{event_type}", "*", "data", body)
+        self.by_hand.add({"e": "stored", "t": time.time(), "id": event_id, "entry": entry.decode()})
+        return event_id
+
+    async def stalled(self, event_id: str, seconds: float = 5.0) -> int | None:
+        """Wait until a handler stalls on an event; return its process."""
+        found: list[int] = []
+
+        def look() -> bool:
+            found[:] = [int(p.name.rpartition("-")[2]) for p in self.folder.glob(f"stalled-{event_id}-*")]
+            return bool(found)
+
+        return found[0] if await until(look, seconds) else None
+
+    # -- all of it
+
+    async def command(self, *words: str | bytes | float) -> Any:
+        """Ask the server itself, past the proxy."""
+        return await asyncio.to_thread(self.server.command, *words)
+
+    async def mark(self, seconds: float = 20.0) -> None:
+        """Before the server is told to forget: wait until what is published by now is done, and write down when that was.
+
+        What was acknowledged before a mark is not excused by what comes after it. Dead letters are written down too.
+        """
+        now, streams = time.time(), [f"{PREFIX}:{name}" for name in TYPES]
+        command = self.server.command
+        ids = await asyncio.to_thread(last_ids, command, streams)
+        deadline = time.monotonic() + seconds
+        while not await asyncio.to_thread(is_done, command, ids, EVERY_GROUP):
+            if time.monotonic() > deadline:
+                return  # then more is excused
+            await asyncio.sleep(0.1)
+        found = await asyncio.to_thread(dump, command, streams, EVERY_GROUP)
+        self._marks.add({"t": now, "letters": letters(found)})
+
+    def fault(self, kind: str, begin: float, **more: Any) -> None:
+        """Write down a fault that has ended now."""
+        self.faults.add({"kind": kind, "begin": begin, "end": time.time(), **more})
+
+    async def _sample(self) -> None:
+        """Write down each second how much memory everybody takes."""
+        while True:
+            await asyncio.sleep(1.0)
+            rss = {str(pid): rss_of(pid) for pid in self.workers()}
+            line: dict[str, Any] = {"t": time.time(), "rss": rss, "used": None}
+            with suppress(Exception):  # the server may be down just now
+                info = await self.command("INFO", "memory")
+                line["used"] = info["used_memory"]
+            self._samples.add(line)
+
+
+def rss_of(pid: int) -> int:
+    """Return the resident memory of a process in bytes; 0 once it has ended."""
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def kill(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; tell whether there was anybody."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def is_there(pid: int) -> bool:
+    """Tell whether a process runs; a zombie that nobody waited for does not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def until(look: Callable[[], object], seconds: float) -> bool:
+    """Look until there is something; tell whether there was, in time."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
