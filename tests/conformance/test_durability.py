@@ -129,6 +129,17 @@ async def test_appends_that_wait_at_the_same_time_all_get_their_answer(transport
     assert len(await transport.streams.range(stream)) == 25
 
 
+async def test_time_spent_in_the_queue_is_not_held_against_the_server(pair: tuple[Server, Server], stream: str) -> None:
+    """Together they wait for longer than one command may take."""
+    transport = RedisTransport(pair[0].url, command_timeout=0.5)
+    await transport.open()
+    never = Durability(replicas=9, timeout=0.1)
+    answers = await asyncio.gather(*(transport.streams.append(entries(stream), durability=never) for _ in range(9)))
+    await transport.close()
+    assert [type(answer) for [answer] in answers] == [NotDurable] * 9
+    assert all("only" in str(answer) for [answer] in answers)
+
+
 async def test_a_closed_transport_sends_nothing(transport: RedisTransport, stream: str) -> None:
     """Each entry is told so."""
     await transport.close()
