@@ -34,8 +34,9 @@ class EventDecoder:
         """
         fields = received.fields
         usual = self._usual.get(received.event_type)
-        if usual is not None and fields[:1] == [self._first]:
-            return usual(fields[1]), fields[1]
+        if usual is not None and len(fields) == 2 and fields[0] == self._first:  # noqa: PLR2004 - one field
+            body = fields[1]
+            return usual(body), body
         name, body = self._find(fields)
         return self._decoder(received.event_type, name)(body), body
 

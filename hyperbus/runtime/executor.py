@@ -22,6 +22,7 @@ from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
 from hyperbus.runtime.handler import failures_of
 from hyperbus.runtime.inbox import Inbox, Received
+from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.suspects import Suspects
 from hyperbus.runtime.tallies import Tallies
@@ -62,6 +63,8 @@ class Executor:
         #: When each lane's handler began, on the monotonic clock; 0 where none runs.
         self._began = [0.0] * declaration.concurrency
         self._handle = handle
+        self._key_of = declaration.key_of if declaration.order_by is not None else None
+        self._order = KeyOrder()
         self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
         self._acks_first = declaration.ack == "received"
         self._tries_once = self._acks_first or declaration.audience == "every_process"
@@ -171,6 +174,9 @@ class Executor:
         except DecodeError as error:
             self._end(received, DeadLettered("undecodable", error))
             return self._monotonic()
+        key = self._key_of(event) if self._key_of is not None else None
+        if key is not None and not self._order.begin(key, received):
+            return self._monotonic()
         if self._acks_first:
             await self._endings.before([received])
         delivery = self._delivery(received, event, body) if self._wants_delivery else None
@@ -194,9 +200,23 @@ class Executor:
                 self._settle_soon()
             self._done.append(received)
             tally.latencies.append(ended + self._epoch - event.timestamp.timestamp())
+            outcome: Outcome = ACKED
         else:
-            self._end(received, self._decide(received, failure))
+            outcome = self._decide(received, failure)
+            self._end(received, outcome)
+        if key is not None and not isinstance(outcome, Retried):
+            self._pass_on(key)
         return ended
+
+    def _pass_on(self, key: str) -> None:
+        """Let the next delivery of a key begin."""
+        following = self._order.end(key)
+        if following is not None:
+            self._inbox.put_back(following)
+
+    def unbegun(self) -> list[Received]:
+        """Return, and forget, deliveries that waited behind another of their key."""
+        return self._order.close()
 
     # -- batches
 
@@ -288,7 +308,7 @@ class Executor:
                 error=repr(failure)[:1000],
             )
             return ACKED
-        policy = self._declaration.retry
+        policy = self._declaration.policy_for(failure)
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
 
     def _end(self, received: Received, outcome: Outcome) -> None:

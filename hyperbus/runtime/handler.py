@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration
 from hyperbus.declaration.middleware import Handle
 from hyperbus.errors import DeclarationError
@@ -26,14 +27,30 @@ def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecuto
     call: Callable[..., Any] = getattr(target, "handle") if isinstance(target, Consumer) else target  # noqa: B009
     wants_delivery = declaration.signature.wants_delivery
     if threads is None:
-        return call if wants_delivery else lambda event, _delivery: call(event)
+        handle: Handle = call if wants_delivery else lambda event, _delivery: call(event)
+        return handle if declaration.timeout is None else _limited(handle, declaration.timeout)
 
     async def in_thread(event: Any, delivery: Any) -> Any:
         arguments = (event, delivery) if wants_delivery else (event,)
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(call, *arguments))
 
-    return in_thread
+    return in_thread if declaration.timeout is None else _limited(in_thread, declaration.timeout)
+
+
+def _limited(handle: Handle, timeout: Seconds) -> Handle:
+    """Return a handler that fails when it takes too long. A plain function's thread cannot be stopped: it runs on."""
+
+    async def limited(event: Any, delivery: Any) -> Any:
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await handle(event, delivery)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimeoutError(f"the handler took longer than its timeout of {timeout:g} s") from error
+            raise
+
+    return limited
 
 
 def failures_of(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:

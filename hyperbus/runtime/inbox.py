@@ -24,7 +24,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
         event_type: the type that the stream holds.
         id: the entry's id.
         fields: the entry's fields as they were read; flat.
-        size: what it counts for, in bytes.
+        size: what it counts for, in bytes: its body, of the one field that hyperbus writes.
         first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
         tries: how often the group was handed it, the next time included.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
@@ -44,7 +44,10 @@ class Received(msgspec.Struct, gc=False, eq=False):
 
 def receive(stream: str, event_type: str, entries: Iterable[Entry], now: float) -> list[Received]:
     """Return what a first delivery of entries puts into this worker's hands."""
-    return [Received(stream, event_type, entry_id, fields, sum(map(len, fields)), now) for entry_id, fields in entries]
+    return [
+        Received(stream, event_type, entry_id, fields, len(fields[-1]) if fields else 0, now)
+        for entry_id, fields in entries
+    ]
 
 
 class Inbox:
@@ -100,16 +103,16 @@ class Inbox:
     def put(self, stream: str, received: Sequence[Received]) -> None:
         """Take entries of one stream in, in order; one that is held already is left as it is."""
         held = self._held.setdefault(stream, {})
-        before = len(held)
         taken = {item.id: item for item in received}
         if not held.keys().isdisjoint(taken):
             taken = {entry_id: item for entry_id, item in taken.items() if entry_id not in held}
-        held.update(taken)
-        added = len(held) - before
+        added = len(taken)
         if not added:
             return
-        self._waiting.extend(taken.values())
-        size = sum([item.size for item in taken.values()])
+        held |= taken
+        items = taken.values()
+        self._waiting.extend(items)
+        size = sum([item.size for item in items])
         self._count += added
         self._bytes += size
         self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)

@@ -14,6 +14,8 @@ from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 
 #: How long a read waits for something new before it is asked again.
 BLOCK: Seconds = 2.0
+#: The same where the group is ordered: a worker that is not to read any more finds out between two reads.
+ORDERED_BLOCK: Seconds = 0.2
 #: How long a stream that cannot be read is left alone.
 SHUN: Seconds = 30.0
 #: Entries that are counted, when a group is rebuilt, of those it may see again.
@@ -46,6 +48,7 @@ class GroupReader:
         type_in: Callable[[str], str],
         start_of: Callable[[str], Awaitable[bytes]],
     ) -> None:
+        self._may_read_until: Callable[[], float] | None = None
         self._start_of = start_of
         #: The last id that was read of each stream: what a rebuilt group may see again.
         self._seen: dict[str, bytes] = {}
@@ -70,6 +73,10 @@ class GroupReader:
         self._names = tuple(dict.fromkeys((*self._names, *names)))
         self._changed.set()
         await self._reader.wake()
+
+    def read_only_until(self, may_read_until: Callable[[], float]) -> None:
+        """Read only while the monotonic clock is below what `may_read_until` says: the group is ordered."""
+        self._may_read_until = may_read_until
 
     def recover(self) -> None:
         """Before the next read, ask for what this consumer holds pending unknown to it."""
@@ -121,12 +128,21 @@ class GroupReader:
             await self._pause(BLOCK)
             return
         room = await self._inbox.wait_for_room()
+        block = await self._wait_for_turn()
         if self._stopping:
             return
         count = _share(room, len(names))
-        read = await self._reader.read_group(self._group, self._consumer, names, count=count, block=BLOCK)
+        read = await self._reader.read_group(self._group, self._consumer, names, count=count, block=block)
         for stream, entries in read:
             self._take_in(stream, entries)
+
+    async def _wait_for_turn(self) -> Seconds:
+        """Wait until this worker may read, where its group is ordered; return how long the read may wait."""
+        if self._may_read_until is None:
+            return BLOCK
+        while self._clock.monotonic() + ORDERED_BLOCK > self._may_read_until() and not self._stopping:
+            await self._pause(ORDERED_BLOCK / 4)
+        return ORDERED_BLOCK
 
     def _take_in(self, stream: str, entries: list[Entry]) -> None:
         self._seen[stream] = entries[-1].id

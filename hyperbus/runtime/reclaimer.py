@@ -56,7 +56,9 @@ class Reclaimer:
        server for one whole TTL without a break: until then the living may not have had their chance to say so.
     3. Claims page by page, as far as there is room; each claim checks that the dead one still owns the entry.
     4. Removes a dead consumer from the group once it has nothing pending.
-    5. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
+    5. Says until when this worker may read, for a group that is ordered: only who holds the lease may, and only once
+       nobody else has anything pending, so that no later event overtakes an earlier one in another process.
+    6. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Reclaimer:
         claims_uncertain: Callable[[], None],
         innocent: int,
         checkpoints: Progress,
+        ordered: bool,
     ) -> None:
         self._streams = streams
         self._inbox = inbox
@@ -93,6 +96,9 @@ class Reclaimer:
         self._innocent = innocent
         self._seen_since = clock.monotonic()
         self._checkpoints = checkpoints
+        self._ordered = ordered
+        self._held_since: float | None = None
+        self._turn_until = 0.0
         self._checkpoints_at = float("-inf")
         self._tidied_at = clock.monotonic()
 
@@ -104,6 +110,7 @@ class Reclaimer:
                 await self.sweep()
             except BusUnavailable:
                 self._seen_since = self._clock.monotonic()
+                self._lose_turn()
                 self._claims_uncertain()  # a claim that was answered unheard left entries with this worker
             except HyperbusError:
                 continue  # a stream is gone, or is none: the reader deals with it
@@ -117,7 +124,9 @@ class Reclaimer:
         names = tuple(self._names())
         if not names:
             return 0
+        asked = self._clock.monotonic()
         if not await self._right.hold():
+            self._lose_turn()
             await self._look_at_checkpoints(names, self._checkpoints.load)
             return 0
         summaries = await self._streams.pending_summaries([(name, self._group) for name in names])
@@ -129,8 +138,24 @@ class Reclaimer:
                 claimed += await self._claim_all(name, owner)
         for owner in dead | await self._dead_without_pending(names):
             await self._streams.remove_consumer(self._group, owner, names)
+        self._take_turn(asked, any(owners))
         await self._look_at_checkpoints(names, self._checkpoints.save)
         return claimed
+
+    def may_read_until(self) -> float:
+        """Return until when this worker may read, on the monotonic clock, if its group is ordered."""
+        return self._turn_until
+
+    def _lose_turn(self) -> None:
+        self._held_since = None
+        self._turn_until = 0.0
+
+    def _take_turn(self, asked: float, others_pending: bool) -> None:
+        if self._held_since is None:
+            self._held_since = asked
+        # a worker that had the lease before may still be in a read that it began just before it lost it
+        if not others_pending and (self._turn_until or asked - self._held_since >= LEASE):
+            self._turn_until = asked + LEASE
 
     async def _look_at_checkpoints(
         self, names: Sequence[str], look: Callable[[Sequence[str]], Awaitable[None]]
@@ -161,7 +186,8 @@ class Reclaimer:
         while True:
             room = min(self._inbox.room(), PAGE)
             if not room:
-                await self._right.let_go()  # another worker may have room
+                if not self._ordered:
+                    await self._right.let_go()  # another worker may have room
                 return claimed
             left = await self._streams.pending(stream, self._group, consumer=owner, after=FIRST_ID, count=room)
             if not left:

@@ -106,6 +106,10 @@ class Worker:
             self._drain_timeout = drain_timeout
         self._stopping.set()
 
+    @property
+    def _is_ordered(self) -> bool:
+        return self.declaration.order_by is not None
+
     def oldest_running(self) -> Seconds | None:
         """Return for how long the handler that began first has been running; None when none runs."""
         ages = [age for executor in self._executors if (age := executor.oldest_running()) is not None]
@@ -159,8 +163,10 @@ class Worker:
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
             names=reader.readable, type_in=self._types.__getitem__,
             claims_uncertain=reader.recover,
-            innocent=INNOCENT, checkpoints=checkpoints,
+            innocent=INNOCENT, checkpoints=checkpoints, ordered=self._is_ordered,
         )  # fmt: skip
+        if self._is_ordered:
+            reader.read_only_until(reclaimer.may_read_until)
         endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
         if self.declaration.ack == "received":
             endings = AckFirstEndings(self._streams, group, self._inbox, dead.add)
@@ -208,7 +214,8 @@ class Worker:
         """Give entries that nobody began to handle to other workers; what is left keeps its count when claimed."""
         if not self._unbegun:
             return
-        self._unbegun = await self._handing_over.run(self._unbegun)
+        if not self._is_ordered:  # there, whoever may read next claims all of it, in its order
+            self._unbegun = await self._handing_over.run(self._unbegun)
         by_stream: dict[str, list[tuple[bytes, int]]] = {}
         for item in self._unbegun:
             by_stream.setdefault(item.stream, []).append((item.id, item.tries - 1))
@@ -220,6 +227,8 @@ class Worker:
     async def _leave(self) -> None:
         """Give up the place in the group; what is still pending is free for others at once."""
         self._unbegun += self._inbox.close()
+        for executor in self._executors:
+            self._unbegun += executor.unbegun()
         await self._hand_over()
         await self._around.heartbeat.remove(self.name)
         with suppress(HyperbusError):  # failing leaves it to another worker's sweep
@@ -327,7 +336,7 @@ class Worker:
             await stop_intake()
             for task in helping:
                 task.cancel()
-            self._unbegun = [*self._inbox.close(), *self._waiting_for_retry()]
+            self._unbegun = [*self._inbox.close(), *executor.unbegun(), *self._waiting_for_retry()]
             if self.declaration.audience == "group":
                 await self._hand_over()
             until = asyncio.get_running_loop().time() + self._drain_timeout

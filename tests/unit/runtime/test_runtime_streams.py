@@ -317,7 +317,7 @@ async def test_an_entry_without_fields_does_not_count_as_bytes() -> None:
     from hyperbus.runtime.inbox import Inbox, receive
 
     inbox = Inbox(1000, 10_000)
-    entries = [Entry(b"%d-0" % n, [b"data", b"x" * 96]) for n in range(100)]
+    entries = [Entry(b"%d-0" % n, [b"data", b"x" * 100]) for n in range(100)]
     inbox.put("s", receive("s", "t", entries, 0.0))
     inbox.put("s", receive("s", "t", entries[:1], 0.0))
     assert (inbox.held, inbox.room()) == (100, 0)

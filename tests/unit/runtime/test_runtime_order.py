@@ -1,0 +1,107 @@
+"""`order_by`: one key in order, many keys at once, through retries and over several workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from hyperbus import Backoff, Event, Retry, consumer
+from hyperbus.runtime.inbox import Received
+from hyperbus.runtime.key_order import KeyOrder
+from hyperbus.signals import EntryDeadLettered
+from tests.recorder import eventually
+from tests.unit.runtime.running import Running, unique
+
+
+def received(number: int) -> Received:
+    return Received("s", "t", b"%d-0" % number, [b"data", b"{}"], 2, 0.0)
+
+
+def test_a_key_has_one_turn_at_a_time() -> None:
+    """The first begins, others wait, and each ends its turn for the next; another key is not held up."""
+    order, (first, second, third, other) = KeyOrder(), map(received, range(4))
+    assert order.begin("a", first)
+    assert not order.begin("a", second)
+    assert not order.begin("a", third)
+    assert order.begin("b", other)
+    assert order.begin("a", first)  # a retry of the one whose turn it is
+    assert order.end("a") is second
+    assert order.begin("a", second)
+    assert not order.begin("a", first)
+    assert order.end("a") is third
+    assert order.close() == [first]
+    assert order.end("a") is None
+    assert order.begin("a", first)
+
+
+async def test_one_key_in_order_and_many_at_once() -> None:
+    """Every key sees its events in order though 16 handlers run and some fail; keys do not wait for each other."""
+    kind = unique()
+    seen: dict[str, list[int]] = defaultdict(list)
+    failed: set[tuple[str, int]] = set()
+    together = most = 0
+
+    @consumer(group=unique(), types=[kind], concurrency=16, order_by="workflow_id", retry=Backoff(initial=0.02))
+    async def handler(event: Event) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0.001)
+        together -= 1
+        key, number = event.workflow_id, event.data["n"]
+        if number % 7 == 3 and (key, number) not in failed:
+            failed.add((key, number))
+            raise Retry
+        seen[key].append(number)
+
+    async with Running() as here:
+        for number in range(20):
+            for key in range(10):
+                await here.bus.publish(Event(type=kind, data={"n": number}, workflow_id=f"wf-{key}"))
+        async with here.bus.running(handler):
+            await eventually(lambda: sum(map(len, seen.values())) >= 200, within=20)
+    assert all(numbers == list(range(20)) for numbers in seen.values())
+    assert most > 4
+    assert len(failed) == 30
+
+
+async def test_two_workers_keep_the_order_of_a_key() -> None:
+    """One of them reads at a time; when it leaves, the other goes on where it stopped."""
+    kind, group = unique(), unique()
+    seen: dict[str, list[int]] = defaultdict(list)
+
+    def worker() -> object:
+        @consumer(group=group, types=[kind], concurrency=8, order_by="workflow_id")
+        async def handler(event: Event) -> None:
+            await asyncio.sleep(0.001)
+            seen[str(event.workflow_id)].append(event.data["n"])
+
+        return handler
+
+    async def publish(here: Running, numbers: range) -> None:
+        for number in numbers:
+            for key in range(4):
+                await here.bus.publish(Event(type=kind, data={"n": number}, workflow_id=f"wf-{key}"))
+
+    async with Running(heartbeat_ttl=0.3) as here:
+        async with here.bus.running(worker()):
+            async with here.bus.running(worker()):
+                await publish(here, range(30))
+            await publish(here, range(30, 60))
+            await eventually(lambda: sum(map(len, seen.values())) >= 240, within=20)
+    assert all(list(dict.fromkeys(numbers)) == list(range(60)) for numbers in seen.values())
+
+
+async def test_a_handler_that_takes_too_long_has_failed() -> None:
+    """The timeout counts as a failure like any other, and says what it was."""
+    kind = unique()
+
+    @consumer(group=unique(), types=[kind], timeout=0.05, retry=Backoff(initial=0.01, tries=2))
+    async def handler(event: Event) -> None:
+        await asyncio.Event().wait()
+
+    async with Running() as here:
+        await here.publish(kind, 1)
+        async with here.bus.running(handler):
+            buried = await here.recorder.wait_for_one(EntryDeadLettered, within=10)
+    assert buried.message == "the handler took longer than its timeout of 0.05 s"
