@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
 from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
-from hyperbus.transports.redis.asking import SCRIPT_IDS, Asking, flags, parts, words_of
+from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
 from hyperbus.transports.redis.connection import Wire
 from hyperbus.transports.redis.replies import Refusal
 from hyperbus.transports.redis.script import Script
@@ -15,7 +15,7 @@ from hyperbus.transports.redis.script import Script
 _KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
 
 #: Pending entries that are removed at a time when a group is destroyed, and what the script says when there are more.
-_PENDING_PAGE = 1_000
+_PENDING_PAGE = 500
 _AGAIN = 2
 
 
@@ -95,7 +95,7 @@ class RedisGroups(Asking):
         self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str
     ) -> list[tuple[Entry, int]]:
         """Take over those of `ids` that `owner` still holds."""
-        calls = [((stream,), (group, consumer, owner, *part)) for part in parts(ids, SCRIPT_IDS)]
+        calls = [((stream,), (group, consumer, owner, *part)) for part in parts(ids, SCRIPT_ENTRIES)]
         replies = await self._claim.run(self._wire, calls)
         return [(Entry(entry_id, fields), count) for reply in replies for entry_id, fields, count in reply]
 
