@@ -51,8 +51,8 @@ def nothing_lost(run: Run) -> Verdict:
             verdict.looked_at += 1
             if event.poison:
                 arrived = (group, event.stream, event.entry) in dead
-            elif group == run.manifest["rows"]:
-                arrived = event.id in run.rows
+            elif group in run.rows:
+                arrived = event.id in run.rows[group]
             else:
                 arrived = (group, event.id) in run.ends
             if not arrived:
@@ -124,11 +124,15 @@ def order(run: Run) -> Verdict:
 
 def rows_once(run: Run) -> Verdict:
     """A row for each event, and no second one."""
-    verdict = Verdict("database rows exactly once", sum(run.rows.values()))
-    verdict.broken += [f"{count} rows of {event_id}" for event_id, count in run.rows.items() if count != 1]
-    verdict.broken += [
-        f"row of poison: {event_id}" for event_id in run.rows if (e := run.published.get(event_id)) and e.poison
-    ]
+    verdict = Verdict("database rows exactly once", 0)
+    for group, rows in run.rows.items():
+        verdict.looked_at += len(rows)
+        for event_id, count in rows.items():
+            event = run.published.get(event_id)
+            if count != 1:
+                verdict.broken.append(f"{count} rows of {event_id} in {group}")
+            if event is None or event.poison or event.outcome == "refused":
+                verdict.broken.append(f"a row that should not be there: {event_id} in {group}: {event}")
     return verdict
 
 

@@ -23,17 +23,19 @@ def _has(module: str) -> bool:
 #: Feature → whether it is there. What is off is neither published nor expected, and is printed at the start.
 ON: dict[str, bool] = {
     # a group with order by key, and the check of that order
-    "order": "order_by" in _CONSUMER,
+    "order": "order_by" in _CONSUMER and _has("hyperbus.runtime.key_order"),
     # poison that hangs, given up by the handler's timeout
-    "hang": "timeout" in _CONSUMER,
+    "hang": "timeout" in _CONSUMER and _has("hyperbus.runtime.key_order"),
     # poison that ends its process: entries begun alone are counted, and judged
     "exit": _has("hyperbus.runtime.suspects"),
     # poison that eats memory, ended by the limit of its process
     "eat": "max_rss" in _SETTINGS and _has("hyperbus.runtime.suspects"),
     # publishes that are repeated until answered, and stored once
     "once": "once" in _PUBLISH,
+    # work in a database, and its mark of having been done, in one transaction
+    "once_rows": _has("hyperbus.sinks.database.once"),
     # streams are cut behind the slowest group, so that memory is bounded for good
-    "retention": _has("hyperbus.runtime.retention"),
+    "retention": "retain_age" in _SETTINGS and _has("hyperbus.runtime.retention"),
     # retries that wait long leave pending
     "parking": _has("hyperbus.runtime.parking"),
 }
@@ -54,9 +56,12 @@ def poison_kinds() -> list[str]:
     return [kind for kind in POISON if ON.get(kind, True)]
 
 
-#: Groups whose handlers write effects, and the one that writes rows.
+#: Groups whose handlers write effects.
 GROUPS = ["plain", "batches", "threads", *(["ordered"] if ON["order"] else [])]
-ROWS = "rows"
-EVERY_GROUP = [*GROUPS, ROWS]
+#: Groups that write rows → the file and the table that they write.
+ROWS = {"rows": ("events.db", "workflow_updates"), "once_rows": ("once.db", "done")}
+if not ON["once_rows"]:
+    del ROWS["once_rows"]
+EVERY_GROUP = [*GROUPS, *ROWS]
 #: Groups with a handler that an event can stall.
 STALLING = [group for group in GROUPS if group not in ("batches", "threads")]

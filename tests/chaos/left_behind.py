@@ -1,7 +1,7 @@
 """What a run left behind, as the checker reads it: publishes, calls of handlers, faults, rows, the server at the end.
 
 In its folder: manifest.json (groups, limits, planned faults), published-*.jsonl (producers), effects-*.jsonl
-(handlers), faults.jsonl, marks.jsonl (when all was done), samples.jsonl, events.db (rows), final.json (the server's end).
+(handlers), faults.jsonl, marks.jsonl (when all was done), samples.jsonl, *.db (rows), final.json (the server's end).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Run:
         self.samples = list(_lines(folder, "samples.jsonl"))
         self.published = _published(folder, self.manifest["prefix"])
         self.calls = _calls(folder)
-        self.rows = _rows(folder)
+        self.rows = {group: _rows(folder / file, table) for group, (file, table) in self.manifest["rows"].items()}
         self.ends: dict[tuple[str, str], list[Call]] = defaultdict(list)
         for call in self.calls:
             if call.ok:
@@ -66,8 +66,8 @@ class Run:
 
     @property
     def groups(self) -> list[str]:
-        """Every group, that of the rows too."""
-        return [*self.manifest["groups"], self.manifest["rows"]]
+        """Every group, those of rows too."""
+        return [*self.manifest["groups"], *self.manifest["rows"]]
 
     def is_excused(self, event: Published) -> bool:
         """Tell whether the server was told to forget an event: it was published before such a command returned.
@@ -144,11 +144,11 @@ def _calls(folder: Path) -> list[Call]:
     return calls
 
 
-def _rows(folder: Path) -> Counter[str]:
-    if not (folder / "events.db").exists():
+def _rows(path: Path, table: str) -> Counter[str]:
+    if not path.exists():
         return Counter()
-    connection = sqlite3.connect(f"file:{folder / 'events.db'}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        return Counter(row[0] for row in connection.execute("SELECT event_id FROM workflow_updates"))
+        return Counter(row[0] for row in connection.execute(f"SELECT event_id FROM {table}"))
     finally:
         connection.close()

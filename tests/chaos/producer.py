@@ -25,7 +25,7 @@ KEYS = 12
 POISON = 150
 #: Pause after a publish that failed; the server is away, or full.
 PAUSE = 0.5
-_MEEK = ("raise", "reject", "hang")
+_MEEK = ("raise", "reject")
 
 
 class Producer:

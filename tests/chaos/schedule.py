@@ -6,15 +6,16 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from tests.chaos.features import EVERY_GROUP, STALLING, poison_kinds
 from tests.chaos.world import PREFIX, TTL, TYPES, World, is_there, kill
 
 #: A handler blocks its loop for this long.
 BLOCK = 10 * TTL
-Fault = Callable[[World], Awaitable[None]]
+Fault = Callable[[World], Coroutine[Any, Any, None]]
 
 
 async def worker_kill(world: World) -> None:

@@ -24,7 +24,8 @@ class Story:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = {
-            "prefix": "events", "ttl": 1.5, "groups": ["plain", "ordered"], "rows": "rows", "ordered": ["ordered"],
+            "prefix": "events", "ttl": 1.5, "groups": ["plain", "ordered"], "rows": {"rows": ("events.db", "workflow_updates")},
+            "ordered": ["ordered"],
             "limits": {"rss": 100, "used": 1000}, "faults": {}, "least_events": 1, "exit_codes": [0, 0],
         }  # fmt: skip
         self.published: list[dict[str, Any]] = []

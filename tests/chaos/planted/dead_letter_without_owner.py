@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import redis
 
 from hyperbus.transport import DeadLetter
 from hyperbus.transports.keys import dead_letter_key
 from hyperbus.transports.redis.dead_letters import to_words
-from hyperbus.transports.redis.streams import RedisStreams
+from hyperbus.transports.redis.failures import RedisFailures
 
 _server = redis.Redis.from_url(os.environ["HYPERBUS_URL"])
+_execute: Any = _server.execute_command
 
 
 async def _careless(
-    _self: RedisStreams, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]
+    _self: RedisFailures, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]
 ) -> list[bool]:
     with suppress(redis.RedisError):
         for letter in letters:
-            _server.execute_command("XADD", dead_letter_key(stream, group), "*", *to_words(letter, consumer))
+            _execute("XADD", dead_letter_key(stream, group), "*", *to_words(letter, consumer))
             _server.xack(stream, group, letter.entry_id)
     return [True] * len(letters)
 
 
-RedisStreams.dead_letter = _careless  # type: ignore[method-assign]
+RedisFailures.dead_letter = _careless  # type: ignore[method-assign]
