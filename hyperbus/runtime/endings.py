@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from hyperbus.clock import Seconds
@@ -14,6 +14,20 @@ from hyperbus.transport import Streams
 
 #: Makes an entry a dead letter: the entry, the reason, the error.
 Bury = Callable[[Received, str, BaseException | None], None]
+#: Lets an entry be tried again, after this long.
+TryAgain = Callable[[Received, Seconds], None]
+#: Lets go of entries of a stream that are done with.
+LetGo = Callable[[str, Iterable[bytes]], None]
+
+
+class Elsewhere(Protocol):
+    """Where parked entries end; see `parker.Parker`."""
+
+    def again(self, received: Received, after: Seconds) -> None:
+        """Let one be tried again."""
+
+    def bury(self, received: Received, reason: str, error: BaseException | None) -> None:
+        """Make one a dead letter."""
 
 
 class Endings(Protocol):
@@ -35,9 +49,7 @@ class Endings(Protocol):
 class GroupEndings:
     """At least once: acked when the handler is done."""
 
-    def __init__(
-        self, ack: Callable[[str, list[bytes]], None], retry: Callable[[Received, Seconds], None], bury: Bury
-    ) -> None:
+    def __init__(self, ack: Callable[[str, list[bytes]], None], retry: TryAgain, bury: Bury) -> None:
         self._ack = ack
         self._retry = retry
         self._bury = bury
@@ -62,10 +74,10 @@ class GroupEndings:
 class AckFirstEndings:
     """At most once: acked before the handler begins."""
 
-    def __init__(self, streams: Streams, group: str, inbox: Inbox, bury: Bury) -> None:
+    def __init__(self, streams: Streams, group: str, let_go: LetGo, bury: Bury) -> None:
         self._streams = streams
         self._group = group
-        self._inbox = inbox
+        self._let_go = let_go
         self._bury = bury
 
     async def before(self, received: Sequence[Received]) -> None:
@@ -85,11 +97,11 @@ class AckFirstEndings:
     def acked(self, received: Sequence[Received]) -> None:
         """Let go of them."""
         for stream, ids in _ids_by_stream(received).items():
-            self._inbox.let_go(stream, ids)
+            self._let_go(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
         """Let go of it: it is acked, and never tried again."""
-        self._inbox.let_go(received.stream, [received.id])
+        self._let_go(received.stream, [received.id])
 
     def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
         """Make it a dead letter: it never reached its handler."""
@@ -117,6 +129,18 @@ class CursorEndings:
     def dead_lettered(self, received: Received, _outcome: DeadLettered, /) -> None:
         """Let go of it."""
         self._inbox.let_go(received.stream, [received.id])
+
+
+def by_place(retry: TryAgain, bury: Bury, parked: Elsewhere) -> tuple[TryAgain, Bury]:
+    """Return `retry` and `bury` for entries of both kinds: pending ones, as given, and parked ones."""
+
+    def retry_any(received: Received, after: Seconds) -> None:
+        (parked.again if received.parked else retry)(received, after)
+
+    def bury_any(received: Received, reason: str, error: BaseException | None) -> None:
+        (parked.bury if received.parked else bury)(received, reason, error)
+
+    return retry_any, bury_any
 
 
 def _ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:

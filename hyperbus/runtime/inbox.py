@@ -29,6 +29,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
         tries: how often the group was handed it, the next time included.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
         suspect: it may be what killed a process, so it is handed over while nothing else runs.
+        parked: it is held by the group's parked entries, and not pending.
     """
 
     stream: str
@@ -40,6 +41,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     tries: int = 1
     alone: bool = False
     suspect: bool = False
+    parked: bool = False
 
 
 def receive(stream: str, event_type: str, entries: Iterable[Entry], now: float) -> list[Received]:
@@ -102,21 +104,27 @@ class Inbox:
 
     def put(self, stream: str, received: Sequence[Received]) -> None:
         """Take entries of one stream in, in order; one that is held already is left as it is."""
+        taken = self.hold(stream, received)
+        if taken:
+            self._waiting.extend(taken)
+            self._wake(len(taken))
+
+    def hold(self, stream: str, received: Sequence[Received]) -> Sequence[Received]:
+        """Count entries of one stream as held, without handing them out; return those that were not held before."""
         held = self._held.setdefault(stream, {})
         taken = {item.id: item for item in received}
         if not held.keys().isdisjoint(taken):
             taken = {entry_id: item for entry_id, item in taken.items() if entry_id not in held}
         added = len(taken)
         if not added:
-            return
+            return ()
         held |= taken
-        items = taken.values()
-        self._waiting.extend(items)
+        items = tuple(taken.values())
         size = sum([item.size for item in items])
         self._count += added
         self._bytes += size
         self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
-        self._wake(added)
+        return items
 
     def put_back(self, item: Received) -> None:
         """Hand out an entry again that is still held; before all others."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
-from hyperbus.runtime.inbox import READ_COUNT, Inbox, receive
+from hyperbus.runtime.inbox import READ_COUNT, Inbox, Received, receive
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
 from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 
@@ -24,6 +25,14 @@ COUNT_LIMIT = 100_000
 _OVERSHOOT = 4
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+
+
+class Resume(Protocol):
+    """Lets entries wait out their next try; see `retrier.Retrier.resume`."""
+
+    async def __call__(self, stream: str, items: Sequence[Received], *, claimed: bool) -> Sequence[Received]:
+        """Return those that are to be handed over now."""
+        ...
 
 
 class GroupReader:
@@ -50,6 +59,7 @@ class GroupReader:
     ) -> None:
         self._may_read_until: Callable[[], float] | None = None
         self._start_of = start_of
+        self._resume: Resume | None = None
         #: The last id that was read of each stream: what a rebuilt group may see again.
         self._seen: dict[str, bytes] = {}
         self._reader = reader
@@ -77,6 +87,10 @@ class GroupReader:
     def read_only_until(self, may_read_until: Callable[[], float]) -> None:
         """Read only while the monotonic clock is below what `may_read_until` says: the group is ordered."""
         self._may_read_until = may_read_until
+
+    def resume_with(self, resume: Resume) -> None:
+        """Ask `resume` which of the entries that are found again are to be handed over now."""
+        self._resume = resume
 
     def recover(self) -> None:
         """Before the next read, ask for what this consumer holds pending unknown to it."""
@@ -190,7 +204,8 @@ class GroupReader:
         received = receive(stream, self._type_in(stream), found, self._clock.now())
         for item in received:
             item.tries = max(1, counts.get(item.id, 1))
-        self._inbox.put(stream, received)
+        due = received if self._resume is None else await self._resume(stream, received, claimed=False)
+        self._inbox.put(stream, due)
         if found:
             self._announcer.announce(Recovered(self._group, stream, len(found)))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError
-from hyperbus.runtime.inbox import Inbox, receive
+from hyperbus.runtime.inbox import Inbox, Received, receive
 from hyperbus.signals import Announcer, Claimed
 from hyperbus.transport import FIRST_ID, Streams
 
@@ -22,6 +22,10 @@ CHECKPOINT: Seconds = 1.0
 TIDY: Seconds = 10.0
 #: Entries that are claimed in one round trip, at most; more would hold the server too long.
 PAGE = 100
+#: The part of a TTL that an answer may take. After a longer one the living may not have had their chance either.
+_STALL = 1 / 3
+
+_Answer = TypeVar("_Answer")
 
 
 class Right(Protocol):
@@ -48,12 +52,21 @@ class Progress(Protocol):
         ...
 
 
+class Resume(Protocol):
+    """Lets entries wait out their next try; see `retrier.Retrier.resume`."""
+
+    async def __call__(self, stream: str, items: Sequence[Received], *, claimed: bool) -> Sequence[Received]:
+        """Return those that are to be handed over now."""
+        ...
+
+
 class Reclaimer:
     """Looks over one group.
 
-    1. Holds the group's lease while it has room, so that one worker sweeps and not all of them.
+    1. Holds the group's lease while it has room and may judge, so that one worker sweeps and not all of them.
     2. A consumer with pending entries and no heartbeat is dead. Nobody is dead before this worker has seen the
        server for one whole TTL without a break: until then the living may not have had their chance to say so.
+       A server that took long to answer was away too.
     3. Claims page by page, as far as there is room; each claim checks that the dead one still owns the entry.
     4. Removes a dead consumer from the group once it has nothing pending.
     5. Says until when this worker may read, for a group that is ordered: only who holds the lease may, and only once
@@ -79,6 +92,7 @@ class Reclaimer:
         innocent: int,
         checkpoints: Progress,
         ordered: bool,
+        resume: Resume,
     ) -> None:
         self._streams = streams
         self._inbox = inbox
@@ -96,6 +110,7 @@ class Reclaimer:
         self._innocent = innocent
         self._seen_since = clock.monotonic()
         self._checkpoints = checkpoints
+        self._resume = resume
         self._ordered = ordered
         self._held_since: float | None = None
         self._turn_until = 0.0
@@ -175,10 +190,24 @@ class Reclaimer:
         return await self._dead(sorted({name for found in consumers for name in found if name != self._consumer}))
 
     async def _dead(self, owners: Sequence[str]) -> set[str]:
-        if not owners or self._clock.monotonic() - self._seen_since < self._ttl:
+        if not owners or not self._may_judge():
             return set()
-        alive = await self._alive(owners)
+        alive = await self._hear(self._alive(owners))
+        if not self._may_judge():
+            return set()
         return {owner for owner, is_alive in zip(owners, alive, strict=True) if not is_alive}
+
+    def _may_judge(self) -> bool:
+        return self._clock.monotonic() - self._seen_since >= self._ttl
+
+    async def _hear(self, answer: Awaitable[_Answer]) -> _Answer:
+        """Wait for an answer, and note when it took so long that heartbeats may have run out meanwhile."""
+        asked = self._clock.monotonic()
+        heard = await answer
+        now = self._clock.monotonic()
+        if now - asked > self._ttl * _STALL:
+            self._seen_since = now
+        return heard
 
     async def _claim_all(self, stream: str, owner: str) -> int:
         """Claim what `owner` left in one stream, as far as there is room."""
@@ -201,7 +230,7 @@ class Reclaimer:
             for item, (_, count) in zip(received, taken, strict=True):
                 item.tries = count
                 item.alone = item.suspect = count > self._innocent
-            self._inbox.put(stream, received)
+            self._inbox.put(stream, await self._resume(stream, received, claimed=True))
             claimed += len(taken)
             if taken:
                 self._announcer.announce(Claimed(self._group, stream, len(taken), owner))

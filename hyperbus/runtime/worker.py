@@ -24,9 +24,9 @@ from hyperbus.event.data import EventData
 from hyperbus.event.routing import stream_key
 from hyperbus.runtime.acker import Acker
 from hyperbus.runtime.checkpoints import Checkpoints
-from hyperbus.runtime.dead_letter import DeadLetterWriter
+from hyperbus.runtime.dead_letter import DeadLetterWriter, letter_of
 from hyperbus.runtime.decoding import EventDecoder
-from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings
+from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings, by_place
 from hyperbus.runtime.executor import Executor
 from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver, HandOver
 from hyperbus.runtime.handler import handler_of, handler_threads
@@ -34,6 +34,7 @@ from hyperbus.runtime.heartbeat import Heartbeat, heartbeat_name
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.lease import Lease
 from hyperbus.runtime.notices import Notices
+from hyperbus.runtime.parker import LEASE_TTLS, Parker
 from hyperbus.runtime.reader import CursorReader, GroupReader
 from hyperbus.runtime.reclaimer import LEASE, Reclaimer
 from hyperbus.runtime.retrier import Retrier
@@ -98,6 +99,7 @@ class Worker:
         self._unbegun: list[Received] = []
         self._executors: list[Executor] = []
         self._waiting_for_retry: Callable[[], list[Received]] = list
+        self._parker: Parker | None = None
         self._drain_timeout = around.drain_timeout
 
     def stop(self, *, drain_timeout: Seconds | None = None) -> None:
@@ -145,31 +147,41 @@ class Worker:
 
     async def _run_group(self, handle: Handle, connection: Any) -> None:
         around, group = self._around, self.declaration.group
-        acker = Acker(self._streams, group, around.announcer, around.clock, self._inbox.let_go)
+        parker = self._parker = Parker(
+            self._streams, group, self.name, self._inbox, around.clock, announcer=around.announcer,
+            lease=around.heartbeat_ttl * LEASE_TTLS, server_time=around.transport.records.server_time,
+            names=lambda: tuple(self._types), type_in=self._types.__getitem__, letter_of=letter_of,
+        )  # fmt: skip
+        acker = Acker(self._streams, group, around.announcer, around.clock, parker.let_go)
         dead = DeadLetterWriter(
             self._streams, group, self.name,
             announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,
         )  # fmt: skip
         checkpoints = Checkpoints(self._streams, group)
-        retrier = Retrier(self._streams, group, self.name, around.clock, self._inbox.put_back)
-        self._waiting_for_retry = retrier.waiting
         reader = GroupReader(
             connection, self._streams, self._inbox, around.announcer, around.clock,
             group=group, consumer=self.name, type_in=self._types.__getitem__, start_of=checkpoints.start_of,
         )  # fmt: skip
+        retrier = Retrier(
+            self._streams, group, self.name, around.clock,
+            hand_back=self._inbox.put_back, hold=self._inbox.hold, let_go=self._inbox.let_go,
+            lost=reader.recover_soon, ordered=self._is_ordered,
+        )  # fmt: skip
+        self._waiting_for_retry = retrier.waiting
+        reader.resume_with(retrier.resume)
         reclaimer = Reclaimer(
             self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
-            names=reader.readable, type_in=self._types.__getitem__,
-            claims_uncertain=reader.recover,
-            innocent=INNOCENT, checkpoints=checkpoints, ordered=self._is_ordered,
+            names=reader.readable, type_in=self._types.__getitem__, claims_uncertain=reader.recover,
+            innocent=INNOCENT, checkpoints=checkpoints, ordered=self._is_ordered, resume=retrier.resume,
         )  # fmt: skip
         if self._is_ordered:
             reader.read_only_until(reclaimer.may_read_until)
-        endings: Endings = GroupEndings(acker.add, retrier.add, dead.add)
+        retry, bury = by_place(retrier.add, dead.add, parker)
+        endings: Endings = GroupEndings(acker.add, retry, bury)
         if self.declaration.ack == "received":
-            endings = AckFirstEndings(self._streams, group, self._inbox, dead.add)
+            endings = AckFirstEndings(self._streams, group, parker.let_go, bury)
         after = await self._start_id()
 
         async def found(streams: Mapping[str, str]) -> None:
@@ -192,9 +204,10 @@ class Worker:
             await found({**self._named_streams(), **known})
             await self._work(
                 self._executor(handle, endings),
-                intake=[reader.run()], helpers=[reclaimer.run(), retrier.run(), reader.recover_when_told()],
-                finishers=[acker.run(), dead.run()],
-                stop_intake=reader.stop, finish=(acker.close, dead.close),
+                intake=[reader.run()],
+                helpers=[reclaimer.run(), retrier.run(), parker.take(), reader.recover_when_told()],
+                finishers=[acker.run(), dead.run(), parker.run()],
+                stop_intake=reader.stop, finish=(acker.close, dead.close, parker.close),
             )  # fmt: skip
         finally:
             around.notices.forget(HANDED_OVER, hear)
@@ -212,6 +225,8 @@ class Worker:
 
     async def _hand_over(self) -> None:
         """Give entries that nobody began to handle to other workers; what is left keeps its count when claimed."""
+        if self._parker is not None:
+            self._unbegun = self._parker.give_back(self._unbegun)
         if not self._unbegun:
             return
         if not self._is_ordered:  # there, whoever may read next claims all of it, in its order
@@ -230,6 +245,8 @@ class Worker:
         for executor in self._executors:
             self._unbegun += executor.unbegun()
         await self._hand_over()
+        if self._parker is not None:
+            await self._parker.leave()
         await self._around.heartbeat.remove(self.name)
         with suppress(HyperbusError):  # failing leaves it to another worker's sweep
             await self._streams.remove_consumer(self.declaration.group, self.name, tuple(self._types))
