@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,6 +35,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         heartbeat_ttl: how long a worker counts as alive after its last heartbeat; a heartbeat is sent every quarter.
         scan_interval: how often the server is searched for streams that other programs made.
         drain_timeout: how long a stopping worker may go on with what is in flight.
+        max_rss: a worker process that holds more memory is replaced; one that holds half as much again is killed.
+        max_deliveries: a worker process that had so many deliveries is replaced.
+        max_handler_seconds: a worker process in which a handler runs for longer is killed.
+        hung_after: a worker process that was not heard of for this long is called hung.
+        loop: what worker processes run on: "asyncio", "uvloop", or "auto" for uvloop where it is installed.
         host: where HTTP and WebSocket servers listen.
         http_port: port of `/metrics`, `/healthz`, `/readyz`; 0 takes a free one.
         websocket_port: port of the WebSocket sink; 0 takes a free one.
@@ -57,6 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     heartbeat_ttl: float = 1.5
     scan_interval: float = 10.0
     drain_timeout: float = 10.0
+    max_rss: int | None = None
+    max_deliveries: int | None = None
+    max_handler_seconds: float | None = None
+    hung_after: float = 60.0
+    loop: Literal["auto", "asyncio", "uvloop"] = "auto"
     host: str = "127.0.0.1"
     http_port: int = 9464
     websocket_port: int = 8765
@@ -74,6 +85,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} to {highest}")
             if isinstance(value, float) and not 0 < value <= 86_400:  # noqa: PLR2004
                 raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most 86400 seconds")
+
+
+#: Settings that may be given with a unit.
+_SIZES = tuple(name for name in Settings.__struct_fields__ if name.endswith("_bytes") or name == "max_rss")
+_SIZE = re.compile(r"\s*(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(i?b)?\s*", re.IGNORECASE)
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
@@ -99,15 +115,28 @@ def load_settings(
     found |= _from_project(folder or Path.cwd())
     found |= _from_environment(os.environ if environment is None else environment)
     found |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    found |= {name: _size(name, found[name]) for name in _SIZES if isinstance(found.get(name), str)}
     try:
         return msgspec.convert(found, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidSettingError(f"a setting cannot be used: {error} (see docs/settings.md)") from error
 
 
+def _size(name: str, text: str) -> int:
+    """Return a number of bytes from `"4096"` or `"512MB"`; units are powers of 1024."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InvalidSettingError(f'{name}={text!r} has to be a number of bytes, or a size like "512MB" or "2G"')
+    return int(float(found["number"]) * 1024 ** " KMGT".index(found["unit"].upper() or " "))
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = Settings.__struct_fields__
-    return {name: environment[key] for name in names if (key := f"HYPERBUS_{name.upper()}") in environment}
+    found = {}
+    for field in msgspec.structs.fields(Settings):
+        value = environment.get(f"HYPERBUS_{field.name.upper()}")
+        if value or (value is not None and field.default is not None):  # "" is no number and no URL: it is not set
+            found[field.name] = value
+    return found
 
 
 def _from_project(folder: Path) -> dict[str, Any]:

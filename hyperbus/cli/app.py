@@ -88,10 +88,17 @@ def run_consumers(
     http_port: HttpPort = None,
     websocket_port: WebsocketPort = None,
     drain_timeout: Annotated[float | None, typer.Option(help="Seconds that handlers get to finish at the end.")] = None,
+    max_rss: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Replace a process that holds more memory, such as 512MB.")
+    ] = None,
+    max_deliveries: Annotated[int | None, typer.Option(help="Replace a process that had so many deliveries.")] = None,
+    max_handler_seconds: Annotated[
+        float | None, typer.Option(help="Kill a process in which a handler runs for longer.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a source file changes.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Replace them when a source file changes.")] = False,
 ) -> None:
-    """Supervise the consumers that MODULES declare, until SIGTERM or Ctrl-C."""
+    """Supervise the consumers that MODULES declare, until SIGTERM or Ctrl-C; SIGHUP replaces processes one by one."""
     from hyperbus.cli.running import supervise
 
     settings = load_settings(
@@ -102,6 +109,9 @@ def run_consumers(
             "http_port": http_port,
             "websocket_port": websocket_port,
             "drain_timeout": drain_timeout,
+            "max_rss": max_rss,
+            "max_deliveries": max_deliveries,
+            "max_handler_seconds": max_handler_seconds,
             "log_level": log_level,
         }
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from hyperbus.bus import Bus
+from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import declaration_of
 from hyperbus.errors import DrainTimeoutError, HyperbusError
 from hyperbus.event.data import event_types
@@ -22,8 +24,10 @@ from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.settings import Settings, to_environment
-from hyperbus.signals import ConnectionChanged, Signal, WorkerChanged
+from hyperbus.signals import ConnectionChanged, Handled, Signal, WorkerChanged
 from hyperbus.supervisor.loading import load_consumers
+from hyperbus.supervisor.loops import chosen_loop, loop_factory
+from hyperbus.supervisor.memory import bound_allocations, own_rss
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 
 #: How often a process says that its event loop turns, in seconds.
@@ -40,6 +44,8 @@ def main() -> int:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
     configure_logs(orders.settings.log_level, json=orders.json_logs)
+    if not orders.only_inspect:
+        bound_allocations(orders.settings.max_rss)
     try:
         consumers = load_consumers(orders.modules, folder=Path(orders.folder))
         if orders.only_inspect:
@@ -47,7 +53,8 @@ def main() -> int:
             names = tuple(declaration_of(consumer).name for consumer in consumers)
             report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
             return 0
-        asyncio.run(work(consumers, orders.settings, report))
+        with asyncio.Runner(loop_factory=loop_factory(chosen_loop(orders.settings.loop))) as runner:
+            runner.run(work(consumers, orders.settings, report))
     except HyperbusError as error:
         report(Failed(message=str(error)[:_MESSAGE_LIMIT], exit_code=error.exit_code))
         return error.exit_code
@@ -64,7 +71,7 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
         HyperbusError: they could not start, or one failed.
         DrainTimeoutError: handlers were still running when the drain time was up.
     """
-    state = _State()
+    state = _State(report)
     log = SignalLog()
     listeners = (state, BusMetrics(REGISTRY), log)
     stopped = asyncio.Event()
@@ -80,13 +87,14 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_reader(sys.stdin.fileno(), _read_end, loop, stopped)
     try:
-        async with Bus(settings=settings, listeners=listeners) as bus, bus.running(*consumers):
+        async with (
+            Bus(settings=settings, listeners=listeners) as bus,
+            _telling(state, bus),
+            bus.running(*consumers),
+        ):
             report(Ready())
-            while not stopped.is_set():
-                report(Alive(connected=state.connected, workers=tuple(state.workers)))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ALIVE_INTERVAL):
-                        await stopped.wait()
+            _calm_collector()
+            await stopped.wait()
     except asyncio.CancelledError:
         raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
     finally:
@@ -99,20 +107,48 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
         )
 
 
+def _calm_collector() -> None:
+    """Let the garbage collector look less often, and never at what was there at the start.
+
+    By default it runs each 700 objects, and now and then through all of them: modules, classes, compiled patterns.
+    Reading and decoding make objects much faster than that, and hardly a cycle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 class _State:
     """What the reports tell, gathered from signals."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[Report], None]) -> None:
+        self._report = report
         self._lost: set[str] = set()
         self.workers: set[str] = set()
         self.late: set[str] = set()
+        self.deliveries = 0
+        self.oldest_running: Callable[[], Seconds | None] = lambda: None
 
     @property
     def connected(self) -> bool:
         return not self._lost
 
+    def tell(self) -> None:
+        """Report that the process lives."""
+        self._report(
+            Alive(
+                connected=self.connected,
+                workers=tuple(self.workers),
+                rss=own_rss(),
+                deliveries=self.deliveries,
+                oldest_running=self.oldest_running(),
+            )
+        )
+
     def __call__(self, announced: Signal) -> None:
-        if isinstance(announced, ConnectionChanged):
+        if isinstance(announced, Handled):
+            self.deliveries += announced.acked + announced.retried + announced.dead_lettered
+        elif isinstance(announced, ConnectionChanged):
             # Readers always ask. A publisher knows only at its next publish that the server is back, and a stream
             # that is left alone says nothing about the server.
             if announced.part.startswith("reader of "):
@@ -121,6 +157,26 @@ class _State:
             (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)
             if announced.state == "cut off":
                 self.late.add(announced.group)
+            self.tell()  # its first entry may kill the process: whose heartbeat that leaves has to be known before
+
+
+@asynccontextmanager
+async def _telling(state: _State, bus: Bus) -> AsyncGenerator[None]:
+    """Report again and again for as long as the context lasts: consumers may take long to start, and to stop."""
+    # a bus that cannot tell leaves handlers that wait for ever to their own timeout
+    state.oldest_running = getattr(bus, "oldest_running", state.oldest_running)
+
+    async def tell() -> None:
+        while True:
+            state.tell()
+            await asyncio.sleep(ALIVE_INTERVAL)
+
+    telling = asyncio.create_task(tell(), name="hyperbus reports")
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait((telling,))
 
 
 def _reporter(descriptor: int) -> Callable[[Report], None]:

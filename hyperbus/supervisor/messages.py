@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from hyperbus.clock import Seconds
+from hyperbus.errors import HyperbusError
 from hyperbus.settings import Settings
 
 #: The environment variable that names the file descriptor a process reports on.
@@ -32,10 +34,16 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
-    """The process's event loop turns. `workers` are their names in their groups."""
+    """The process's event loop turns. `workers` are their names in their groups.
+
+    `deliveries` counts since the start; `oldest_running` is for how long the handler that began first has been running.
+    """
 
     connected: bool
     workers: tuple[str, ...]
+    rss: int = 0
+    deliveries: int = 0
+    oldest_running: Seconds | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -43,6 +51,12 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
     message: str
     exit_code: int
+
+    def as_error(self) -> HyperbusError:
+        """Return the error, with its exit code."""
+        error = HyperbusError(self.message)
+        error.exit_code = self.exit_code
+        return error
 
 
 Report = Inspected | Ready | Alive | Failed

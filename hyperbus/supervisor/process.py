@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hyperbus.clock import Clock, Seconds
+from hyperbus.supervisor.limits import Vitals
+from hyperbus.supervisor.memory import rss_of
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 
 #: A line of a report, at most, in bytes.
 _LINE_LIMIT = 64 * 1024
+#: How long the last reports of a dead process are waited for: what it forked may hold the pipe open.
+_LAST_WORDS: Seconds = 1.0
 
 
 class WorkerProcess:
@@ -27,9 +31,14 @@ class WorkerProcess:
         self.last_seen = self.started_at
         self.ready = asyncio.Event()
         self.connected = False
-        self.workers: tuple[str, ...] = ()
+        #: Every worker that it ever named: the heartbeat of one that stopped may have outlived it.
+        self.workers: set[str] = set()
         self.inspected: Inspected | None = None
         self.failed: Failed | None = None
+        self.alive = Alive(connected=False, workers=())
+        #: Why its supervisor killed it, if it did.
+        self.killed_because: str | None = None
+        self.ended = asyncio.create_task(self._wait(), name=f"hyperbus end of {process.pid}")
         self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -72,11 +81,44 @@ class WorkerProcess:
         """How long it has lived so far."""
         return self._clock.monotonic() - self.started_at
 
+    @property
+    def vitals(self) -> Vitals:
+        """What is known of it now. Its memory is looked at from here: it need not be able to tell."""
+        return Vitals(
+            lived=self.lived,
+            silent=self._clock.monotonic() - self.last_seen,
+            ready=self.ready.is_set(),
+            rss=rss_of(self.pid) or self.alive.rss,
+            deliveries=self.alive.deliveries,
+            oldest_running=self.alive.oldest_running,
+        )
+
     async def wait(self) -> int:
         """Wait for its end, and its last report; return its exit code (minus the signal's number, if one ended it)."""
+        return await asyncio.shield(self.ended)
+
+    def kill(self, reason: str) -> None:
+        """Kill it, and remember why."""
+        self.killed_because = reason
+        self.send(signal.SIGKILL)
+
+    def how_it_ended(self) -> str:
+        """Return why it ended, in words."""
+        if not self.ended.done():
+            return "it still runs"
+        if self.killed_because is not None:
+            return f"killed: {self.killed_because}"
+        if self.failed is not None:
+            return self.failed.message
+        code = self.ended.result()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def _wait(self) -> int:
         code = await self._process.wait()
         if self._hearing is not None:
-            await self._hearing
+            await asyncio.wait((self._hearing,), timeout=_LAST_WORDS)
+            self._hearing.cancel()
+            await asyncio.wait((self._hearing,))
         return code
 
     def send(self, number: signal.Signals) -> None:
@@ -92,11 +134,13 @@ class WorkerProcess:
         )
         decode = msgspec.json.Decoder(Report).decode
         try:
-            while line := await reader.readline():
+            while not reader.at_eof():
                 try:
-                    self._take(decode(line))
-                except msgspec.MsgspecError:
-                    continue  # a line cut off by the end of the process
+                    line = await reader.readline()
+                    if line:
+                        self._take(decode(line))
+                except (msgspec.MsgspecError, ValueError):
+                    continue  # a line cut off by the end of the process, or one without an end
         finally:
             transport.close()
 
@@ -104,9 +148,11 @@ class WorkerProcess:
         self.last_seen = self._clock.monotonic()
         match report:
             case Ready():
+                self.connected = True
                 self.ready.set()
-            case Alive(connected=connected, workers=workers):
-                self.connected, self.workers = connected, workers
+            case Alive():
+                self.alive, self.connected = report, report.connected
+                self.workers.update(report.workers)
             case Inspected():
                 self.inspected = report
             case Failed():

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hyperbus.clock import Seconds
 
 #: A process that lived this long did its work; what came before is forgotten.
 HEALTHY: Seconds = 10.0
-#: Deaths in a row, each before it was healthy, that make a crash loop.
-MOST_DEATHS = 6
+#: Deaths in a row, each before it was healthy, that make a crash loop. An entry that kills its process is found out
+#: after about four: that is not one.
+MOST_DEATHS = 10
+#: So many deaths in a row are followed by a pause of at most `_SHORT_PAUSE`: the entries of a dead process wait.
+_PATIENCE = 5
 _FIRST_PAUSE: Seconds = 0.1
+_SHORT_PAUSE: Seconds = 1.0
 _LONGEST_PAUSE: Seconds = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class RestartState:
-    """What is remembered of one process's deaths."""
+    """What is remembered of one process's deaths. `in_a_row` counts blameless ones too: they slow restarts down."""
 
     deaths: int = 0
+    in_a_row: int = 0
 
     def after_death(self, lived: Seconds, *, blameless: bool = False) -> RestartState:
-        """Return the state after a death. A blameless one (the server was away) is not counted."""
+        """Return the state after a death. A blameless one (the server was away) does not count for a crash loop."""
+        healthy = lived >= HEALTHY
+        in_a_row = 1 if healthy else self.in_a_row + 1
         if blameless:
-            return self
-        return replace(self, deaths=1 if lived >= HEALTHY else self.deaths + 1)
+            return RestartState(self.deaths, in_a_row)
+        return RestartState(1 if healthy else self.deaths + 1, in_a_row)
 
     @property
     def is_crash_loop(self) -> bool:
@@ -34,4 +41,7 @@ class RestartState:
     @property
     def pause(self) -> Seconds:
         """How long to wait before it is started again."""
-        return float(min(_FIRST_PAUSE * 2 ** max(0, self.deaths - 1), _LONGEST_PAUSE))
+        if self.in_a_row <= _PATIENCE:
+            return float(min(_FIRST_PAUSE * 2 ** max(0, self.in_a_row - 1), _SHORT_PAUSE))
+        doublings = min(self.in_a_row - _PATIENCE, 10)  # a bound, so that a long outage makes no huge number
+        return float(min(_SHORT_PAUSE * 2**doublings, _LONGEST_PAUSE))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -15,6 +14,7 @@ from hyperbus.clock import Seconds, SystemClock
 from hyperbus.errors import HyperbusError
 from hyperbus.http.server import HttpServer, Response
 from hyperbus.observability import exposition, health
+from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
 
 #: How old the state of the streams may be when it is shown.
@@ -29,14 +29,22 @@ class Supervised(Protocol):
         """The processes that run now."""
         ...
 
+    @property
+    def serving(self) -> list[WorkerProcess]:
+        """Those of them that take events: not one that is being replaced, nor one that is to take its place."""
+        ...
+
 
 class StatusPages:
     """Answers for one supervisor."""
 
-    def __init__(self, supervised: Supervised, bus: Bus, metrics_folder: Path, expected: int) -> None:
+    def __init__(
+        self, supervised: Supervised, bus: Bus, metrics: MetricsFolder, expected: int, *, hung_after: Seconds
+    ) -> None:
         self._supervised = supervised
         self._bus = bus
-        self._folder = metrics_folder
+        self._folder = metrics
+        self._hung_after = hung_after
         self._expected = expected
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
@@ -63,22 +71,18 @@ class StatusPages:
 
     async def _metrics(self) -> Response:
         await self._update()
-        text = await asyncio.to_thread(exposition.render, self._registry, multiprocess_dir=self._folder)
+        text = await self._folder.render(self._registry)
         return Response(200, exposition.CONTENT_TYPE, text)
 
     async def _healthz(self) -> Response:
-        status, body = health.healthz(self._process_states(), now=self._clock.monotonic())
+        states = _states(self._supervised.processes)
+        status, body = health.healthz(states, now=self._clock.monotonic(), stale_after=self._hung_after)
         return Response(status, health.CONTENT_TYPE, body)
 
     async def _readyz(self) -> Response:
-        status, body = health.readyz(self._process_states(), now=self._clock.monotonic(), expected=self._expected)
+        states, now = _states(self._supervised.serving), self._clock.monotonic()
+        status, body = health.readyz(states, now=now, expected=self._expected, stale_after=self._hung_after)
         return Response(status, health.CONTENT_TYPE, body)
-
-    def _process_states(self) -> Sequence[health.ProcessState]:
-        return [
-            health.ProcessState(process.pid, process.ready.is_set(), process.connected, process.last_seen)
-            for process in self._supervised.processes
-        ]
 
     async def _update(self) -> None:
         """Ask the server for the state of the streams, unless it was asked just now."""
@@ -93,3 +97,10 @@ class StatusPages:
             except HyperbusError:
                 self._states.update([])  # what is not known is not shown
             self._updated_at = self._clock.monotonic()
+
+
+def _states(processes: Sequence[WorkerProcess]) -> list[health.ProcessState]:
+    return [
+        health.ProcessState(process.pid, process.ready.is_set(), process.connected, process.last_seen)
+        for process in processes
+    ]

@@ -1,10 +1,9 @@
-"""Keeps worker processes running: starts, watches, restarts, stops them. Handles no event itself."""
+"""Keeps worker processes running: starts, watches, replaces, stops them. Handles no event itself."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import socket
 import tempfile
@@ -17,20 +16,18 @@ import structlog
 
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
-from hyperbus.errors import (
-    BusUnavailable,
-    CrashLoopError,
-    DrainTimeoutError,
-    HyperbusError,
-    InvalidSettingError,
-    PortInUseError,
-)
+from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
 from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.settings import DEFAULT_URL, Settings
+from hyperbus.supervisor.guard import Guard
+from hyperbus.supervisor.limits import Limits
+from hyperbus.supervisor.loops import chosen_loop
 from hyperbus.supervisor.messages import Inspected, Orders
+from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
-from hyperbus.supervisor.restart_policy import RestartState
+from hyperbus.supervisor.slot import Slot, stop_process
 from hyperbus.supervisor.status import StatusPages
+from hyperbus.supervisor.waiting import until_first
 
 #: Processes of one supervisor, at most.
 MOST_PROCESSES = 256
@@ -47,7 +44,8 @@ class Supervisor:
     2. Binds the ports once; every process answers on the same WebSocket port.
     3. Restarts a process that dies, with backoff; one that keeps dying is a crash loop, and ends everything.
     4. On SIGTERM or SIGINT lets every process drain; on a second one kills them.
-    5. Says at once that a dead process's workers are dead, so that nobody waits for their heartbeats to run out.
+    5. On SIGHUP replaces the processes one by one; one that is over a limit too. There is one more of them meanwhile.
+    6. Says at once that a dead process's workers are dead, so that nobody waits for their heartbeats to run out.
     """
 
     def __init__(
@@ -68,15 +66,19 @@ class Supervisor:
         )
         self._count = processes
         self._clock: Clock = clock or SystemClock()
-        self._processes: dict[int, WorkerProcess] = {}
-        self._stopping = asyncio.Event()
-        self._killing = asyncio.Event()
+        self._slots = [Slot(self) for _ in range(processes)]
+        self._started: list[WorkerProcess] = []
+        self.stopping = asyncio.Event()
+        self.killing = asyncio.Event()
         self._reloading = asyncio.Event()
-        self._was_ready = False
+        self._one_by_one = asyncio.Lock()
+        self.was_ready = False
         self._error: HyperbusError | None = None
         self._late = 0
         self._descriptors: tuple[int, ...] = ()
         self._environment: dict[str, str] = {}
+        self._metrics: MetricsFolder | None = None
+        self._bus: Bus | None = None
         self._log = structlog.get_logger("hyperbus.supervisor")
         self.ready = asyncio.Event()
         self.http_port: int | None = None
@@ -84,19 +86,23 @@ class Supervisor:
 
     @property
     def processes(self) -> list[WorkerProcess]:
-        """The processes that run now."""
-        return list(self._processes.values())
+        """The processes that run now, oldest first: those that are to take a place or have left one too."""
+        return [process for process in self._started if not process.ended.done()]
+
+    @property
+    def serving(self) -> list[WorkerProcess]:
+        """The processes that have a place and are not being replaced."""
+        return [slot.current for slot in self._slots if slot.current is not None]
 
     def stop(self) -> None:
         """Let every process drain; called again, kill them."""
-        if self._stopping.is_set():
-            self._killing.set()
-        self._stopping.set()
+        if self.stopping.is_set():
+            self.killing.set()
+        self.stopping.set()
 
     def reload(self) -> None:
-        """Let every process drain and start again, with the code as it is now."""
-        reloading, self._reloading = self._reloading, asyncio.Event()
-        reloading.set()
+        """Replace the processes one by one, with the code as it is now: each new one is ready before the old drains."""
+        self._reloading.set()
 
     async def run(self) -> None:
         """Run until stopped.
@@ -106,29 +112,35 @@ class Supervisor:
             CrashLoopError: processes kept dying.
             DrainTimeoutError: some had to be killed at the end.
         """
-        async with AsyncExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hyperbus-metrics-"))
-            self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
-            inspected = await self._inspect()
-            if self._stopping.is_set():
-                return
-            if inspected.needs_websocket:
-                self._bind_websocket(stack)
-            bus = await stack.enter_async_context(Bus(settings=self.settings))
-            pages = StatusPages(self, bus, Path(folder), self._count)
-            await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
-            self.http_port = pages.port
-            self._log.info(
-                "supervising",
-                consumers=len(inspected.consumers),
-                processes=self._count,
-                server=bus.transport.description,
-                metrics=f"http://{self.settings.host}:{pages.port}/metrics",
-                **({"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}),
-            )
-            async with asyncio.TaskGroup() as slots:
-                for slot in range(self._count):
-                    slots.create_task(self._keep_or_stop(slot, bus), name=f"hyperbus slot {slot}")
+        loop = chosen_loop(self.settings.loop)
+        try:
+            async with AsyncExitStack() as stack:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hyperbus-metrics-"))
+                self._metrics = MetricsFolder(Path(folder))
+                self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
+                inspected = await self._inspect()
+                if self.stopping.is_set():
+                    return
+                if inspected.needs_websocket:
+                    self._bind_websocket(stack)
+                self._bus = await stack.enter_async_context(Bus(settings=self.settings))
+                pages = StatusPages(self, self._bus, self._metrics, self._count, hung_after=self.settings.hung_after)
+                await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
+                self.http_port = pages.port
+                self._log.info(
+                    "supervising",
+                    consumers=len(inspected.consumers),
+                    processes=self._count,
+                    loop=loop,
+                    server=self._bus.transport.description,
+                    metrics=f"http://{self.settings.host}:{pages.port}/metrics",
+                    **(
+                        {"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}
+                    ),
+                )
+                await self._keep_all()
+        finally:
+            await self._end_all()
         if self._error is not None:
             raise self._error
         if self._late:
@@ -138,12 +150,15 @@ class Supervisor:
 
     async def _inspect(self) -> Inspected:
         orders = msgspec.structs.replace(self._orders, only_inspect=True)
-        process = await WorkerProcess.start(orders, self._clock, environment=self._environment)
-        code = await self._watch(process, asyncio.Event())
+        process = await self._launch(orders)
+        await until_first(process.ended, self.stopping)
+        code = await self.see_out(process)
         if process.inspected is None:
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return Inspected(consumers=(), needs_websocket=False)
-            raise _error_of(process, f"the modules could not be loaded (exit code {code}); see above")
+            if process.failed is not None:
+                raise process.failed.as_error()
+            raise HyperbusError(f"the modules could not be loaded (exit code {code}); see above")
         return process.inspected
 
     def _bind_websocket(self, stack: AsyncExitStack) -> None:
@@ -160,122 +175,121 @@ class Supervisor:
         self._descriptors = (listening.fileno(),)
         self._environment[WEBSOCKET_FD] = str(listening.fileno())
 
-    # -- one slot
+    # -- all the processes
 
-    async def _keep_or_stop(self, slot: int, bus: Bus) -> None:
+    async def _keep_all(self) -> None:
+        guard = Guard(Limits.of(self.settings), lambda: self.processes, self._replace)
+        async with asyncio.TaskGroup() as tasks:
+            for number, slot in enumerate(self._slots):
+                tasks.create_task(self._keep_or_stop(slot), name=f"hyperbus slot {number}")
+            tasks.create_task(self._roll_when_told(), name="hyperbus roll")
+            tasks.create_task(guard.run(self.stopping), name="hyperbus guard")
+
+    async def _keep_or_stop(self, slot: Slot) -> None:
         """Keep a slot; when that is given up, let the others drain."""
         try:
-            await self._keep(slot, bus)
+            await slot.keep()
         except HyperbusError as error:
             self._error = self._error or error
-            self._stopping.set()
+            self.stopping.set()
 
-    async def _keep(self, slot: int, bus: Bus) -> None:
-        """Keep a process running in a slot until everything stops."""
-        state = RestartState()
-        while not self._stopping.is_set():
-            reloading = self._reloading  # each request has an event of its own: the next process waits for the next
-            process = await WorkerProcess.start(
-                self._orders, self._clock, environment=self._environment, descriptors=self._descriptors
-            )
-            self._processes[slot] = process
-            try:
-                code = await self._watch(process, reloading)
-            finally:
-                del self._processes[slot]
-            await self._bury(process, bus)
-            if self._stopping.is_set():
-                self._late += code not in (0, -signal.SIGTERM)  # SIGTERM ends one that had not begun to work
+    async def _roll_when_told(self) -> None:
+        await until_first(self.ready, self.stopping)
+        while not self.stopping.is_set():
+            await until_first(self._reloading, self.stopping)
+            if not self.stopping.is_set():
+                self._reloading.clear()
+                await self._roll()
+
+    async def _roll(self) -> None:
+        self._log.info("replacing the worker processes one by one", processes=self._count)
+        for slot in self._slots:
+            async with self._one_by_one:
+                replaced = await slot.replace()
+            if self.stopping.is_set():
                 return
-            if reloading.is_set():
-                continue
-            if process.failed is not None and not self._was_ready:
-                raise _error_of(process, "")
-            blameless = process.failed is not None and process.failed.exit_code == BusUnavailable.exit_code
-            state = state.after_death(process.lived, blameless=blameless)
-            if state.is_crash_loop:
-                raise CrashLoopError(
-                    f"a worker process died {state.deaths} times in a row (last exit code {code}); see its log"
-                )
-            reason = process.failed.message if process.failed else _how(code)
-            self._log.warning("worker process died", pid=process.pid, reason=reason, restart_in=state.pause)
-            await self._pause(state.pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+            if not replaced:
+                self._log.error("the other worker processes are not replaced; mend what is wrong and send SIGHUP again")
+                return
+        self._log.info("every worker process was replaced", pids=[process.pid for process in self.serving])
 
-    async def _watch(self, process: WorkerProcess, reload: asyncio.Event) -> int:
-        """Wait for a process's end; when everything stops, or reloads, bring it about. Return its exit code."""
-        ended = asyncio.create_task(process.wait(), name=f"hyperbus end of {process.pid}")
-        readying = asyncio.create_task(process.ready.wait())
-        stopping = asyncio.create_task(self._stopping.wait())
-        reloading = asyncio.create_task(reload.wait())
-        try:
-            await asyncio.wait((ended, readying, stopping, reloading), return_when=asyncio.FIRST_COMPLETED)
-            if readying.done():
-                self._note_ready()
-                await asyncio.wait((ended, stopping, reloading), return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                process.send(signal.SIGTERM)
-                await self._end_by(ended, process)
-            return await ended
-        finally:
-            for task in (readying, stopping, reloading):
-                task.cancel()
-            if not ended.done():  # cancelled from outside: nothing may outlive its supervisor
-                process.send(signal.SIGKILL)
-                await ended
+    async def _replace(self, process: WorkerProcess) -> bool:
+        """Put a new process in the place of one, if that still has one."""
+        async with self._one_by_one:
+            for slot in self._slots:
+                if slot.current is process and not self.stopping.is_set():
+                    return await slot.replace()
+        return True
 
-    async def _end_by(self, ended: asyncio.Task[int], process: WorkerProcess) -> None:
-        killing = asyncio.create_task(self._killing.wait())
-        try:
-            await asyncio.wait(
-                (ended, killing), timeout=self.settings.drain_timeout + GRACE, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            killing.cancel()
-        if not ended.done():
-            self._log.warning("worker process killed: it did not drain in time", pid=process.pid)
+    async def _end_all(self) -> None:
+        """Leave nothing behind, however `run` was left."""
+        for process in self.processes:
             process.send(signal.SIGKILL)
+            await process.wait()
 
-    async def _bury(self, process: WorkerProcess, bus: Bus) -> None:
-        """Let nobody wait for the heartbeats of workers that are known to be dead."""
-        if process.workers:
+    # -- what slots ask for
+
+    async def launch(self) -> WorkerProcess:
+        """Start a process that works."""
+        return await self._launch(self._orders)
+
+    async def see_out(self, process: WorkerProcess) -> int:
+        """Let a process drain, or end it when it does not; clear up after it; return its exit code."""
+        code = await stop_process(process, killing=self.killing, within=self.settings.drain_timeout + GRACE)
+        await self.bury(process)
+        return code
+
+    async def bury(self, process: WorkerProcess) -> None:
+        """Let nobody wait for the heartbeats of workers that are known to be dead, and keep what they counted."""
+        if process in self._started:
+            self._started.remove(process)
+        if process.workers and self._bus is not None:
             with suppress(HyperbusError):  # failing leaves them to end by themselves
-                await bus.transport.records.delete([heartbeat_name(worker) for worker in process.workers])
+                await self._bus.transport.records.delete([heartbeat_name(worker) for worker in process.workers])
+        if self._metrics is not None:
+            await self._metrics.fold(process.pid)
 
-    def _note_ready(self) -> None:
-        self._was_ready = True
-        if len(self._processes) == self._count and all(p.ready.is_set() for p in self._processes.values()):
+    def note_ready(self) -> None:
+        """Hear that a process is ready."""
+        self.was_ready = True
+        if len(self.serving) == self._count and all(process.ready.is_set() for process in self.serving):
             self.ready.set()
 
-    async def _pause(self, seconds: Seconds) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+    def note_end(self, code: int) -> None:
+        """Hear how a process ended that was told to; SIGTERM ends one that had not begun to work."""
+        self._late += code not in (0, -signal.SIGTERM)
 
-
-def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _error_of(process: WorkerProcess, otherwise: str) -> HyperbusError:
-    """Return the error that a process reported, with its exit code."""
-    if process.failed is None:
-        return HyperbusError(otherwise)
-    error = HyperbusError(process.failed.message)
-    error.exit_code = process.failed.exit_code
-    return error
+    async def _launch(self, orders: Orders) -> WorkerProcess:
+        process = await WorkerProcess.start(
+            orders, self._clock, environment=self._environment, descriptors=self._descriptors
+        )
+        self._started.append(process)
+        return process
 
 
 async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], None] | None = None) -> None:
-    """Run a supervisor; SIGTERM and SIGINT stop it, a second one at once. `ready` is called when all processes are."""
+    """Run a supervisor. SIGTERM and SIGINT stop it, a second one at once; SIGHUP replaces its processes one by one.
+
+    The SIGHUP of a terminal that has gone stops it: nobody asked for a program that goes on unseen. `ready` is called
+    when all processes are.
+    """
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, supervisor.stop)
+    on_terminal = os.isatty(0)
+
+    def hang_up() -> None:
+        if on_terminal and not os.isatty(0):
+            supervisor.stop()
+        else:
+            supervisor.reload()
+
+    answers = {signal.SIGTERM: supervisor.stop, signal.SIGINT: supervisor.stop, signal.SIGHUP: hang_up}
+    for number, answer in answers.items():
+        loop.add_signal_handler(number, answer)
     telling = asyncio.create_task(_tell(supervisor, ready)) if ready is not None else None
     try:
         await supervisor.run()
     finally:
-        for number in signals:
+        for number in answers:
             loop.remove_signal_handler(number)
         if telling is not None:
             telling.cancel()

@@ -170,3 +170,20 @@ def test_settings_pass_unchanged_through_an_environment() -> None:
     chosen = Settings(url="memory://", prefix="x", heartbeat_ttl=0.3, http_port=0, websocket_origins="a,b")
     assert load_settings(environment=to_environment(chosen), folder=Path("/")) == chosen
     assert "HYPERBUS_URL" not in to_environment(Settings())
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 4096), ("512MB", 512 * 2**20), ("512 MiB", 512 * 2**20), ("2g", 2 * 2**30), ("1.5K", 1536), ("7b", 7)],
+)
+def test_sizes_may_have_a_unit(text: str, size: int) -> None:
+    """On the command line as in the environment; in powers of 1024."""
+    assert load_settings({"max_rss": text}, environment={}, folder=Path("/")).max_rss == size
+    assert load_settings(environment={"HYPERBUS_PREFETCH_BYTES": text}, folder=Path("/")).prefetch_bytes == size
+
+
+@pytest.mark.parametrize("text", ["much", "12XB", "-1MB", "MB", "0"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    """With the setting's name."""
+    with pytest.raises(InvalidSettingError, match="max_rss"):
+        load_settings({"max_rss": text}, environment={}, folder=Path("/"))

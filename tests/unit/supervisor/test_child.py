@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from hyperbus import Bus, BusUnavailable, Event, consumer
 from hyperbus.errors import ConsumersNotFoundError, DrainTimeoutError
 from hyperbus.settings import Settings
-from hyperbus.signals import ConnectionChanged, WorkerChanged
+from hyperbus.signals import ConnectionChanged, Handled, WorkerChanged
 from hyperbus.supervisor import child
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 from hyperbus.transport import NewEntry
@@ -61,6 +61,7 @@ def orderer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Orderer]:
     monkeypatch.setattr(sys, "stdin", os.fdopen(orderer.input, "r"))
     monkeypatch.setattr(child, "REGISTRY", CollectorRegistry())
     monkeypatch.setattr(child, "ALIVE_INTERVAL", 0.02)
+    monkeypatch.setattr(child, "_calm_collector", lambda: None)
     monkeypatch.setattr(child, "configure_logs", lambda *_, **__: None)
     monkeypatch.setenv(REPORT_FD, str(orderer.reports_out))
     monkeypatch.setattr(os, "environ", os.environ.copy())
@@ -118,8 +119,7 @@ def test_a_process_whose_supervisor_is_gone_drains_and_ends(orderer: Orderer, tm
     orderer.order(orders(module, tmp_path))
     orderer.leave()
     assert child.main() == 0
-    reports = orderer.reports()
-    assert reports[0] == Ready()
+    assert Ready() in orderer.reports()
 
 
 def a_consumer() -> Any:
@@ -130,17 +130,21 @@ def a_consumer() -> Any:
 
 
 async def test_it_reports_that_it_is_ready_and_lives_until_it_is_told_to_stop(orderer: Orderer) -> None:
-    """Ready comes first; then, again and again, that it lives, with the names of its workers."""
+    """Its workers are named before they can be given an entry; then it is ready, and lives, and says what it holds."""
     reports: list[Report] = []
     working = asyncio.create_task(child.work([a_consumer()], SETTINGS, reports.append))
-    await eventually(lambda: len(reports) >= 3)
+    await eventually(lambda: Ready() in reports and len(reports) >= 5)
+    ready = reports.index(Ready())
+    named = reports[ready - 1]
+    assert isinstance(named, Alive)
+    assert len(named.workers) == 1
     os.kill(os.getpid(), signal.SIGINT)  # a terminal's Ctrl-C is the supervisor's business
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(working, 2)
-    assert reports[0] == Ready()
-    assert isinstance(reports[1], Alive)
-    assert reports[1].connected
-    assert len(reports[1].workers) == 1
+    alive = reports[ready + 1]
+    assert isinstance(alive, Alive)
+    assert (alive.connected, alive.workers, alive.deliveries) == (True, named.workers, 0)
+    assert alive.rss > 10 * 2**20
 
 
 @pytest.mark.parametrize(("signals", "says"), [(1, "stuck"), (2, "at once")])
@@ -177,7 +181,8 @@ async def test_a_server_that_is_away_is_the_error_of_the_start(orderer: Orderer,
 
 def test_being_connected_is_what_the_readers_say() -> None:
     """A publisher does not know when the server is back, and a wrong key is no lost server."""
-    state = child._State()
+    reports: list[Report] = []
+    state = child._State(reports.append)
     state(ConnectionChanged("publisher", connected=False))
     state(ConnectionChanged("stream events:x", connected=False))
     assert state.connected
@@ -190,6 +195,9 @@ def test_being_connected_is_what_the_readers_say() -> None:
     assert (state.workers, state.late) == ({"w"}, {"g"})
     state(WorkerChanged("g", "w", "stopped"))
     assert state.workers == set()
+    assert [report.workers for report in reports if isinstance(report, Alive)] == [("w",), ("w",), ()], "told at once"
+    state(Handled("g", "t", 3, 2, 1, (), ()))
+    assert state.deliveries == 6
 
 
 def test_reports_that_nobody_reads_are_dropped() -> None:

@@ -31,3 +31,13 @@ def test_pauses_grow_and_are_bounded(history: list[tuple[float, bool]]) -> None:
         assert 0 < following.pause <= 5
         assert lived >= HEALTHY or following.pause >= state.pause
         state = following
+
+
+def test_an_entry_that_kills_its_process_is_found_out_before_that_is_a_crash_loop() -> None:
+    """It takes four deaths, which may all be short; none of the first five keeps others waiting for over a second."""
+    state = RestartState()
+    for _ in range(5):
+        state = state.after_death(0.2)
+        assert state.pause <= 1
+        assert not state.is_crash_loop
+    assert MOST_DEATHS >= 10
