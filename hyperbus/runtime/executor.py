@@ -148,6 +148,9 @@ class Executor:
 
     async def _handle_suspect(self, received: Received, number: int) -> float:
         """Hand over, while nothing else runs here, an entry that may have killed a process; or judge it."""
+        key = self._suspect_key(received)
+        if key is not None and not self._order.begin(key, received):  # before the wait, or its followers overtake it
+            return self._monotonic()
         async with self._solitude.alone() as alone:
             if self._inbox.closed:
                 self._inbox.put_back(received)
@@ -158,12 +161,23 @@ class Executor:
                 judgement = None  # it runs uncounted: a death too few is better than one too many
             if judgement is not None:
                 self._end(received, DeadLettered("poison", judgement))
+                if key is not None:
+                    self._pass_on(key)
             elif self._declaration.batch is None:
                 await self._handle_one(received, number)
             else:
                 await self._handle_batch([received], number)
         await self._suspects.clear(received)
         return self._monotonic()
+
+    def _suspect_key(self, received: Received) -> str | None:
+        """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
+        if self._key_of is None:
+            return None
+        try:
+            return self._key_of(self._decoder.decode(received)[0])
+        except DecodeError:
+            return None
 
     # -- one event at a time
 
