@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -53,16 +53,17 @@ class BatchHistogram:
         if child is None:
             child = _Child(self._name, self._text, self._labels, label_values, self._bounds)
             self._children[label_values] = child
-        counts: dict[int, int] = {}
-        total = 0.0
-        for value in observed:
-            seconds = max(value, 0.0)
-            total += seconds
-            bucket = bisect_left(self._bounds, seconds)
-            counts[bucket] = counts.get(bucket, 0) + 1
-        for bucket, count in counts.items():
-            child.buckets[bucket].inc(count)
-        child.sum.inc(total)
+        ordered = sorted(observed)
+        child.sum.inc(sum(ordered) if ordered[0] >= 0 else sum([value for value in ordered if value > 0]))
+        # one search a bound instead of one a value: there are more values than bounds
+        counted = 0
+        for bucket, bound in enumerate(self._bounds):
+            up_to = bisect_right(ordered, bound, counted)
+            if up_to > counted:
+                child.buckets[bucket].inc(up_to - counted)
+                counted = up_to
+            if counted == len(ordered):
+                break
 
     def describe(self) -> list[HistogramMetricFamily]:
         """Name the metric, so that a registry can refuse a second one."""

@@ -82,6 +82,8 @@ class Executor:
         self._running: asyncio.Task[Any] | None = None
         self._monotonic = clock.monotonic
         self._done: list[Received] = []
+        #: Of deliveries that were handled one by one: how long the handler took, and the event until then.
+        self._timed: list[tuple[float, float]] = []
         self._settling = False
         #: The wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
         self._epoch = clock.now() - clock.monotonic()
@@ -207,15 +209,14 @@ class Executor:
             failure = error
         ended = self._monotonic()
         self._began[number] = 0.0
-        tally = self._tallies.of(received.event_type)
-        tally.handler_seconds.append(ended - started)
         if failure is None:
             if not self._done:
                 self._settle_soon()
             self._done.append(received)
-            tally.latencies.append(ended + self._epoch - event.timestamp.timestamp())
+            self._timed.append((ended - started, ended + self._epoch - event.timestamp.timestamp()))
             outcome: Outcome = ACKED
         else:
+            self._tallies.of(received.event_type).handler_seconds.append(ended - started)
             outcome = self._decide(received, failure)
             self._end(received, outcome)
         if key is not None and not isinstance(outcome, Retried):
@@ -373,8 +374,8 @@ class Executor:
         self._settling = False
         if self._done:
             done, self._done = self._done, []
-            for received in done:
-                self._tallies.of(received.event_type).acked += 1
+            timed, self._timed = self._timed, []
+            self._tallies.add([received.event_type for received in done], timed)
             self._endings.acked(done)
         self._tallies.announce()
         self._epoch = self._clock.now() - self._clock.monotonic()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hyperbus.clock import Seconds
 from hyperbus.signals import Announcer, Handled
 
 
@@ -32,6 +34,21 @@ class Tallies:
         if tally is None:
             tally = self._tallies[event_type] = Tally()
         return tally
+
+    def add(self, event_types: Sequence[str], timed: Sequence[tuple[Seconds, Seconds]]) -> None:
+        """Count deliveries that are acked; `timed` has handler seconds and latency of each, or nothing."""
+        if len(set(event_types)) == 1:  # next to always, and much cheaper
+            tally = self.of(event_types[0])
+            tally.acked += len(event_types)
+            tally.handler_seconds += [taken for taken, _ in timed]
+            tally.latencies += [latency for _, latency in timed]
+            return
+        for event_type in event_types:
+            self.of(event_type).acked += 1
+        for event_type, (taken, latency) in zip(event_types, timed, strict=False):
+            tally = self.of(event_type)
+            tally.handler_seconds.append(taken)
+            tally.latencies.append(latency)
 
     def announce(self) -> None:
         """Announce every count, and begin anew."""
