@@ -218,7 +218,7 @@ class Retrier:
             stream, self._group, self._consumer, [(item.id, item.tries, due[item.id]) for item in items]
         )
         lost = {item.id for item, is_written in zip(items, written, strict=True) if not is_written}
-        if lost:
+        if lost and not self._ordered:  # what waits behind it for its turn would wait for ever
             self._drop(stream, lost)
             self._lost()
 
