@@ -30,6 +30,8 @@ TYPES = ["chaos.*"]
 QUICK = Backoff(initial=0.1, factor=2, maximum=1.0, tries=6)
 #: One event in so many fails at its first try, in each group.
 _FAILS = 40
+#: A retry that waits this long does not wait in pending.
+PARKED = 61.0
 #: Where handlers have a limit, it is longer than an event may stall a handler. A batch that a hanging event was in is
 #: tried again one by one, so its neighbours need more tries than one.
 _STALLED: dict[str, Any] = {"retry": QUICK}
@@ -37,6 +39,9 @@ _UNSTALLED: dict[str, Any] = {"retry": QUICK}
 if ON["hang"]:
     _STALLED = {"timeout": 20.0, "retry": {TimeoutError: Backoff(initial=0.1, tries=2), Exception: QUICK}}
     _UNSTALLED = {"timeout": 4.0, "retry": {TimeoutError: Backoff(initial=0.1, tries=4), Exception: QUICK}}
+#: What poison eats at most, and at a time, in bytes.
+MOST_EATEN = 600 * 1024 * 1024
+_BITE = b"x" * 4 * 1024 * 1024
 _histories: dict[int, History] = {}
 _lock = threading.Lock()
 
@@ -74,6 +79,15 @@ def _begin(event: Event[Any], delivery: Delivery) -> None:
         (FOLDER / f"stalled-{event.id}-{os.getpid()}").touch()
 
 
+def _eat() -> None:
+    """Take memory until the process is ended for it, but never so much that the machine suffers."""
+    eaten = []
+    for _ in range(MOST_EATEN // len(_BITE)):
+        eaten.append(bytearray(_BITE))
+        time.sleep(0.05)  # the worker's loop is blocked, as by any handler that eats memory
+    time.sleep(60)
+
+
 def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
     """Return how this call fails; poison that harms its process does it here."""
     poison = event.data.get("poison", "")
@@ -86,10 +100,9 @@ def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
     if poison == "exit":
         os._exit(1)
     if poison == "eat":
-        eaten = []
-        while True:
-            eaten.append(bytearray(b"x" * 4 * 1024 * 1024))
-            time.sleep(0.01)  # the worker's loop is blocked, as by any handler that eats memory
+        _eat()
+    if delivery.tries == 1 and event.data.get("park") == delivery.group:
+        return Retry(after=PARKED)
     if delivery.tries == 1 and zlib.crc32(f"{event.id} {delivery.group}".encode()) % _FAILS == 0:
         return Retry(after=0.2) if int(event.data.get("seq", 0)) % 2 else TransientError("once")
     return None

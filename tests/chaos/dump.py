@@ -9,7 +9,9 @@ from typing import Any
 #: What a dead letter's story ends with, after the fields of the original entry.
 _STORY = ("@id", "@reason", "@error", "@message")
 #: Entries that are pending, up to an id; as a script, since the client has its own idea of what XPENDING answers.
-_PENDING = "return redis.call('XPENDING', KEYS[1], ARGV[1], '-', ARGV[2], 5)"
+_PENDING = "return redis.call('XPENDING', KEYS[1], ARGV[1], '-', ARGV[2], ARGV[3])"
+#: Entries that may be waiting where a mark is made; more are a backlog.
+MOST_WAITING = 100
 Command = Callable[..., Any]
 
 
@@ -45,16 +47,18 @@ def last_ids(command: Command, streams: list[str]) -> dict[str, str]:
     return {name: _text_keys(command("XINFO", "STREAM", name))["last-generated-id"].decode() for name in there}
 
 
-def is_done(command: Command, ids: dict[str, str], groups: list[str]) -> bool:
-    """Tell whether every group is done with each stream up to an id: read, and neither pending nor parked."""
+def waiting(command: Command, ids: dict[str, str], groups: list[str]) -> list[str] | None:
+    """Return what is pending or parked in each stream up to an id, as "stream entry"; None: not all is read yet."""
+    found: list[str] = []
     for stream, last in ids.items():
         there = _groups(command, stream)
         for name in groups:
             if name not in there or _number(there[name]["last-delivered-id"].decode()) < _number(last):
-                return False
-            if command("EVAL", _PENDING, 1, stream, name, last) or _parked(command, stream, name):
-                return False
-    return True
+                return None
+            pending = [one[0] for one in command("EVAL", _PENDING, 1, stream, name, last, MOST_WAITING)]
+            parked = command("ZRANGE", f"{{{stream}}}:parked_due:{name}", 0, -1)
+            found += [f"{stream} {entry.decode()}" for entry in (*pending, *parked)]
+    return found
 
 
 def letters(found: dict[str, Any]) -> list[dict[str, str]]:
@@ -87,7 +91,7 @@ def _group(command: Command, stream: str, name: str, info: dict[str, Any] | None
         about["pending"] = info["pending"]
         about["unread"] = len(command("XRANGE", stream, f"({last}", "+", "COUNT", 1_000))
         if info["pending"]:
-            about["details"] = repr(command("EVAL", _PENDING, 1, stream, name, "+"))
+            about["details"] = repr(command("EVAL", _PENDING, 1, stream, name, "+", 5))
     return about
 
 

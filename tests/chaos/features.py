@@ -37,7 +37,9 @@ ON: dict[str, bool] = {
     # streams are cut behind the slowest group, so that memory is bounded for good
     "retention": "retain_age" in _SETTINGS and _has("hyperbus.runtime.retention"),
     # retries that wait long leave pending
-    "parking": _has("hyperbus.runtime.parking"),
+    "parking": _has("hyperbus.runtime.parker"),
+    # SIGHUP replaces the processes of a supervisor one by one
+    "reload": _has("hyperbus.supervisor.slot"),
 }
 
 #: Kinds of poison → what handlers do with it; every group makes dead letters of it, and of nothing else.

@@ -83,7 +83,8 @@ class Run:
         if not forgotten:
             return False
         first = min(fault["begin"] for fault in forgotten)
-        return not any(event.ended < mark["t"] < first for mark in self.marks)
+        place = f"{event.stream} {event.entry}"
+        return not any(event.ended < mark["t"] < first and place not in mark["waiting"] for mark in self.marks)
 
     def expected(self) -> Iterator[Published]:
         """Return what has to have arrived."""

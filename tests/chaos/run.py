@@ -23,18 +23,18 @@ from typing import Any
 from tests.chaos.dump import dump, is_quiet
 from tests.chaos.features import EVERY_GROUP, GROUPS, ON, ROWS
 from tests.chaos.schedule import FAULTS, Schedule
-from tests.chaos.world import PREFIX, TTL, TYPES, World
+from tests.chaos.world import MAX_RSS, PREFIX, TTL, TYPES, World
 from tests.commands import ROOT
 from tests.servers import server_binaries
 
 MB = 1024 * 1024
 #: A worker process takes this much at most, whatever happens.
-RSS_LIMIT = 250 * MB
+RSS_LIMIT = 2 * MAX_RSS
 #: What a server takes beside its streams, and what an event costs in a stream that nothing cuts.
 USED_LIMIT = 64 * MB
 EVENT_COST = 700
 #: How long the world may take to become quiet once everything is healed.
-SETTLE = 90.0
+SETTLE = 120.0
 
 
 @dataclass

@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tests.chaos.features import EVERY_GROUP, STALLING, poison_kinds
-from tests.chaos.world import PREFIX, TTL, TYPES, World, is_there, kill
+from tests.chaos.features import EVERY_GROUP, ON, STALLING, poison_kinds
+from tests.chaos.world import PREFIX, TTL, TYPES, World, is_there, kill, until
 
 #: A handler blocks its loop for this long.
 BLOCK = 10 * TTL
@@ -67,6 +67,16 @@ async def supervisor_kill(world: World) -> None:
     before = world.workers()
     left = await world.kill_supervisor()
     world.fault("supervisor_kill", begin, pids=before, left=left)
+
+
+async def host_kill(world: World) -> None:
+    """SIGKILL of a supervisor and all its workers at once, in the middle of a handler: nobody tells of their death."""
+    event_id = await world.publish_by_hand(stall=world.random.choice(STALLING), sleep=1.0)
+    pid = await world.stalled(event_id)
+    if pid is not None:
+        begin = time.time()
+        await world.kill_supervisor(owner_of=pid)
+        world.fault("host_kill", begin)
 
 
 async def server_kill(world: World) -> None:
@@ -199,6 +209,22 @@ async def long_handler(world: World) -> None:
         world.fault("long_handler", begin, event=event_id)
 
 
+async def long_wait(world: World) -> None:
+    """A handler asks for another try after more than a minute; whatever breaks meanwhile, it comes."""
+    begin = time.time()
+    await world.publish_by_hand(park=world.random.choice(STALLING))
+    world.fault("long_wait", begin)
+
+
+async def reload(world: World) -> None:
+    """SIGHUP: every process of a supervisor is replaced, the new one ready before the old one drains."""
+    begin, running = time.time(), world.random.choice(world.ready_supervisors())
+    before = set(world.children(running))
+    kill(running.process.pid, signal.SIGHUP)
+    if await until(lambda: not before & set(world.children(running)), 40):
+        world.fault("reload", begin)
+
+
 def poison(kind: str) -> Fault:
     """Return the fault of an event that does harm; kinds that end processes do it in one group only."""
 
@@ -220,6 +246,7 @@ FAULTS: dict[str, Fault] = {
     "stop": stop,
     "stop_rejecting": stop_rejecting,
     "supervisor_kill": supervisor_kill,
+    "host_kill": host_kill,
     "server_kill": server_kill,
     "outage": outage,
     "client_kill": client_kill,
@@ -234,6 +261,8 @@ FAULTS: dict[str, Fault] = {
     "out_of_memory": out_of_memory,
     "blocked_loop": blocked_loop,
     "long_handler": long_handler,
+    **({"long_wait": long_wait} if ON["parking"] else {}),
+    **({"reload": reload} if ON["reload"] else {}),
     **{f"poison_{kind}": poison(kind) for kind in poison_kinds()},
 }
 #: Quick faults that may come while one of the slow ones is on.

@@ -183,10 +183,11 @@ def test_what_the_server_was_told_to_forget_is_excused(story, kind):
 
 def test_what_was_done_before_a_mark_is_not_excused(story):
     """A mark says that everything up to it was done before the server was told to forget."""
-    story.marks.append({"t": 35.0, "letters": []})
+    story.marks.append({"t": 35.0, "letters": [], "waiting": [f"{STREAM} 5-1"]})
     story.fault("flushall", 40.0, 41.0)
     story.fault("flushall", 50.0, 51.0)
     story.publish("after the mark", 8, at=36.0)
+    story.publish("waits at the mark", 5, at=30.0)
     story.event("enough", 9, at=60.0)
     assert story.broken() == {}
     story.publish("before the mark", 7, at=30.0)
@@ -198,7 +199,7 @@ def test_dead_letters_that_a_flush_took_away_are_remembered(story):
     """Those that were there at the mark before it; none of them twice."""
     story.publish("p", 9, poison="raise")
     story.marks += [
-        {"t": at, "letters": [{"id": "p", "entry": "9-1", "reason": "", "message": "", "stream": STREAM, "group": group}
+        {"t": at, "waiting": [], "letters": [{"id": "p", "entry": "9-1", "reason": "", "message": "", "stream": STREAM, "group": group}
                               for group in story.groups]}
         for at in (30.0, 35.0)
     ]  # fmt: skip

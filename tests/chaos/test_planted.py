@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.features import ON
 from tests.chaos.run import Plan, judge, run
 
 LOST = "no acknowledged publish without an effect in every group"
@@ -19,6 +20,8 @@ BUGS = {
     "heal_at_end": (["group_lost", "group_destroy"], LOST),
     "dead_letter_without_owner": (["stop_rejecting"], DEAD),
 }
+if ON["retention"]:
+    BUGS["trim_unread"] = (["host_kill"], LOST)
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 
@@ -27,6 +30,7 @@ async def broken(folder: Path, kinds: list[str], plant: str = "") -> set[str]:
     plan = Plan(
         minutes=0.02, seed="planted", rate=80.0, kinds=kinds, pause=1.0, supervisors=1, processes=2,
         plant=plant and f"tests.chaos.planted.{plant}", settle=20.0, quiet=True,
+        variables={"HYPERBUS_RETAIN_AGE": "0.2"},
     )  # fmt: skip
     await run(plan, folder)
     judged = judge(folder, "--json")

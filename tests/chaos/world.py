@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import redis
 
-from tests.chaos.dump import dump, is_done, last_ids, letters
+from tests.chaos.dump import MOST_WAITING, dump, last_ids, letters, waiting
 from tests.chaos.features import EVERY_GROUP
 from tests.chaos.history import History
 from tests.chaos.proxy import Proxy
@@ -28,6 +28,8 @@ from tests.servers import Server
 PREFIX = "events"
 TYPES = ("chaos.alpha", "chaos.beta", "chaos.gamma")
 TTL = 1.5
+#: What a worker process may hold before it is replaced, where there is such a limit.
+MAX_RSS = 150 * 1024 * 1024
 #: How long a supervisor may take to be ready, and children to end that have lost theirs.
 START = 40.0
 CHILDREN_END = 20.0
@@ -132,6 +134,7 @@ class World:
             "HYPERBUS_HEARTBEAT_TTL": str(TTL),
             "HYPERBUS_SCAN_INTERVAL": "2",
             "HYPERBUS_RETAIN_AGE": "20",
+            "HYPERBUS_MAX_RSS": str(MAX_RSS),
             "HYPERBUS_DATABASE_URL": f"sqlite:///{self.folder / 'events.db'}",
             "CHAOS_FOLDER": str(self.folder),
             "CHAOS_PLANT": self._plant,
@@ -153,17 +156,25 @@ class World:
 
     def workers(self) -> list[int]:
         """Return every worker process of a ready supervisor."""
-        ready = [one for one in self.supervisors if one is not None and one.process.pid in self._ready]
-        return [pid for one in ready for pid in self.children(one)]
+        return [pid for one in self.ready_supervisors() for pid in self.children(one)]
 
-    async def kill_supervisor(self) -> list[int]:
-        """End a supervisor as a crash does, start another; return its children that did not end by themselves."""
-        index = self.random.choice([i for i, one in enumerate(self.supervisors) if one is not None])
-        running = self.supervisors[index]
-        assert running is not None
+    def ready_supervisors(self) -> list[Running]:
+        """Return the supervisors whose workers can be harmed: one that is starting would rightly give up."""
+        return [one for one in self.supervisors if one is not None and one.process.pid in self._ready]
+
+    async def kill_supervisor(self, owner_of: int | None = None) -> list[int]:
+        """End a supervisor as a crash does, start another; return its children that did not end by themselves.
+
+        Given one of its children, that supervisor is taken, and its children are killed with it, as when a host dies.
+        """
+        there = [i for i, one in enumerate(self.supervisors) if one is not None]
+        owners = [i for i in there if owner_of in self.children(self._at(i))]
+        index = self.random.choice(owners or there)
+        running = self._at(index)
         children = self.children(running)
         self.supervisors[index] = None
-        kill(running.process.pid, signal.SIGKILL)
+        for pid in (running.process.pid, *(children if owner_of is not None else ())):
+            kill(pid, signal.SIGKILL)
         running.process.wait()
         await self.start_supervisor(index)
         left = children
@@ -174,6 +185,11 @@ class World:
         for pid in left:
             kill(pid, signal.SIGKILL)
         return left
+
+    def _at(self, index: int) -> Running:
+        running = self.supervisors[index]
+        assert running is not None
+        return running
 
     async def _guard(self) -> None:
         """Start a supervisor again that ended by itself, and write that down: it should not have."""
@@ -252,27 +268,29 @@ class World:
         """Ask the server itself, past the proxy."""
         return await asyncio.to_thread(self.server.command, *words)
 
-    async def mark(self, seconds: float = 20.0) -> None:
+    async def mark(self, seconds: float = 8.0) -> None:
         """Before the server is told to forget: wait until what is published by now is done, and write down when that was.
 
-        What was acknowledged before a mark is not excused by what comes after it. Dead letters are written down too.
+        What was acknowledged before a mark is not excused by what comes after it, but for what takes long and still
+        waits there. Dead letters are written down too.
         """
         now, streams = time.time(), [f"{PREFIX}:{name}" for name in TYPES]
         command = self.server.command
         ids = await asyncio.to_thread(last_ids, command, streams)
         deadline = time.monotonic() + seconds
-        while not await self._is_done(ids):
+        while (left := await self._waiting(ids)) is None or (left and time.monotonic() < deadline):
             if time.monotonic() > deadline:
                 return  # then more is excused
             await asyncio.sleep(0.1)
-        found = await asyncio.to_thread(dump, command, streams, EVERY_GROUP)
-        self._marks.add({"t": now, "letters": letters(found)})
+        if len(left) < MOST_WAITING:
+            found = await asyncio.to_thread(dump, command, streams, EVERY_GROUP)
+            self._marks.add({"t": now, "letters": letters(found), "waiting": left})
 
-    async def _is_done(self, ids: dict[str, str]) -> bool:
+    async def _waiting(self, ids: dict[str, str]) -> list[str] | None:
         try:
-            return await asyncio.to_thread(is_done, self.server.command, ids, EVERY_GROUP)
+            return await asyncio.to_thread(waiting, self.server.command, ids, EVERY_GROUP)
         except redis.ResponseError:
-            return False  # a group is missing just now
+            return None  # a group is missing just now
 
     def fault(self, kind: str, begin: float, **more: Any) -> None:
         """Write down a fault that has ended now."""
