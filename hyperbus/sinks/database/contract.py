@@ -17,7 +17,10 @@ class DatabaseError(HyperbusError):
 
 
 class Row(NamedTuple):
-    """One event in the table, keyed by its id. `data` is JSON; both times are aware, UTC."""
+    """One event in the table, keyed by its id. `data` is JSON; both times are aware, UTC.
+
+    `group` is no column: with the event's id it is the row's mark in `hyperbus_done`.
+    """
 
     event_id: str
     type: str
@@ -28,6 +31,7 @@ class Row(NamedTuple):
     entry_id: str
     stream: str
     written_at: datetime
+    group: str
 
 
 class Database(Protocol):
@@ -42,7 +46,10 @@ class Database(Protocol):
         ...
 
     async def write(self, rows: Sequence[Row]) -> int:
-        """Write rows in one transaction; return how many are new. A row whose event id is there already is skipped.
+        """Write rows and their marks in one transaction; return how many rows are new.
+
+        Skipped are a row whose event its group has done (see `once`), also when the row was deleted since, and a row
+        whose event id is there already. All rows of a batch are of one group.
 
         Raises:
             DatabaseError: nothing was written, or it is not known; write the same rows again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +10,7 @@ import msgspec
 from hyperbus.declaration.delivery import Delivery
 from hyperbus.event.envelope import Event
 from hyperbus.sinks.database.contract import Row
-
-#: Longer ids are replaced by their hash: PostgreSQL cannot index them.
-_MAX_KEY_LENGTH = 500
+from hyperbus.sinks.database.marks import storable_key
 
 
 class _OnlyData(msgspec.Struct):
@@ -26,15 +23,16 @@ _decoder = msgspec.json.Decoder(_OnlyData)
 def row_of(event: Event[Any], delivery: Delivery) -> Row:
     """Return the row of an event. Its data are the entry's own bytes, unknown fields and all."""
     return Row(
-        event_id=_key(event.id),
+        event_id=storable_key(event.id),
         type=event.type,
-        workflow_id=None if event.workflow_id is None else _key(event.workflow_id),
+        workflow_id=None if event.workflow_id is None else storable_key(event.workflow_id),
         timestamp=_utc(event.timestamp),
         source_agent=None if event.source_agent is None else _text(event.source_agent),
         data=_data(event, delivery.body),
         entry_id=delivery.entry_id,
         stream=delivery.stream,
         written_at=datetime.now(UTC),
+        group=storable_key(delivery.group),
     )
 
 
@@ -48,12 +46,6 @@ def _data(event: Event[Any], body: bytes) -> str:
         return msgspec.json.encode(event.data).decode()
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         return msgspec.json.encode({"unencodable": _text(repr(event.data)[:2000])}).decode()
-
-
-def _key(text: str) -> str:
-    if len(text) > _MAX_KEY_LENGTH:
-        return "sha256:" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return _text(text)
 
 
 def _text(text: str) -> str:

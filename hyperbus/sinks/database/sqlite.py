@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
+from hyperbus.sinks.database import sqlite_marks
 from hyperbus.sinks.database.contract import TABLE, DatabaseError, Row
+from hyperbus.sinks.database.marks import FORGET_AT_ONCE, SINK_FORGETS_EACH, SINK_REMEMBERS, group_of
 
 #: How long to wait for another process that writes.
 BUSY_TIMEOUT: Seconds = 10.0
@@ -24,6 +26,9 @@ _SCHEMA = (
     f"CREATE INDEX IF NOT EXISTS {TABLE}_workflow_id ON {TABLE} (workflow_id)",
 )
 _INSERT = f"INSERT OR IGNORE INTO {TABLE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - the table name is a constant
+_INSERT_NEW = f"""
+    INSERT OR IGNORE INTO {TABLE} SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE {sqlite_marks.IS_NEW}
+"""
 _T = TypeVar("_T")
 
 
@@ -34,6 +39,7 @@ class SqliteDatabase:
         self._path = path
         self._thread: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
+        self._written = SINK_FORGETS_EACH  # so that the first batch looks
 
     async def start(self) -> None:
         """Open the file, and create it and its table where they are missing."""
@@ -45,7 +51,7 @@ class SqliteDatabase:
             raise
 
     async def write(self, rows: Sequence[Row]) -> int:
-        """Write rows in one transaction; return how many are new."""
+        """Write rows and their marks in one transaction; return how many rows are new."""
         return await self._run(lambda: self._insert(rows)) if rows else 0
 
     async def stop(self) -> None:
@@ -75,17 +81,21 @@ class SqliteDatabase:
         _use_wal(self._connection)
         self._connection.execute("PRAGMA synchronous=FULL")
         with _transaction(self._connection):
-            for statement in _SCHEMA:
+            for statement in (*_SCHEMA, *sqlite_marks.SCHEMA):
                 self._connection.execute(statement)
 
     def _insert(self, rows: Sequence[Row]) -> int:
         connection = self._connection
         if connection is None:
             raise HyperbusError("the database is not open: await start() first")
+        group = group_of(rows)
         with _transaction(connection):
-            before = connection.total_changes
-            connection.executemany(_INSERT, [_values(row) for row in rows])
-            return connection.total_changes - before
+            new = _write_rows(connection, group, rows)
+            self._written += len(rows)
+            if self._written >= SINK_FORGETS_EACH:
+                self._written = 0
+                sqlite_marks.forget(connection, SINK_REMEMBERS, group, FORGET_AT_ONCE)
+            return new
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -129,6 +139,18 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)  # in a thread of its own
         else:
             return
+
+
+def _write_rows(connection: sqlite3.Connection, group: str, rows: Sequence[Row]) -> int:
+    """Write the marks and the rows of a transaction; only where some are not new, look at each."""
+    event_ids = [row.event_id for row in rows]
+    connection.execute("SAVEPOINT marks")
+    if sqlite_marks.mark_all(connection, group, event_ids) == len(rows):
+        return connection.executemany(_INSERT, [_values(row) for row in rows]).rowcount
+    connection.execute("ROLLBACK TO marks")
+    new = connection.executemany(_INSERT_NEW, [(*_values(row), group) for row in rows]).rowcount
+    sqlite_marks.mark_all(connection, group, event_ids)
+    return new
 
 
 def _values(row: Row) -> tuple[str | None, ...]:

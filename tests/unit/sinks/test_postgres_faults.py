@@ -37,5 +37,5 @@ async def test_a_connection_lost_in_a_statement_is_a_database_error() -> None:
     database = PostgresDatabase("postgresql://localhost/d")
     pool = database._pool = BreakingPool()
     with pytest.raises(DatabaseError, match="in progress"):
-        await database.write([Row("1", "a", None, AT, None, "{}", "1-0", "events:a", AT)])
+        await database.write([Row("1", "a", None, AT, None, "{}", "1-0", "events:a", AT, "g")])
     assert pool.terminated

@@ -47,6 +47,7 @@ def test_a_row_holds_the_event_and_where_it_lay() -> None:
     found = row(id="e1", workflow_id="wf-1", source_agent="coder", timestamp=at)
     assert found[:8] == ("e1", "a", "wf-1", at, "coder", '{"x":1}', "1-0", "events:a")
     assert found.written_at.tzinfo is UTC
+    assert found.group == "db_writers"
 
 
 def test_fields_that_this_program_does_not_know_are_kept() -> None:
@@ -71,10 +72,18 @@ def test_messagepack_that_json_cannot_hold_has_a_row_all_the_same() -> None:
 def test_texts_are_such_that_any_database_takes_them() -> None:
     """No NUL, no lone surrogate, no key that is too long for an index."""
     found = row(b"", id="a\0b", workflow_id="w" * 10_000, source_agent="\ud800x")
-    assert found.event_id == "a\ufffdb"
+    assert found.event_id.startswith("sha256:")
     assert found.workflow_id.startswith("sha256:")
     assert len(found.workflow_id) < 100
     assert found.source_agent == "?x"
+
+
+def test_ids_that_no_database_takes_stay_different() -> None:
+    """An event must not count as done because another's id looks like it."""
+    ids = ["a\0b", "a\ufffdb", "a\ud800b", "a\udfffb", "a?b", "a" * 1_000, "a" * 1_001, "a" * 1_002]
+    keys = [row(b"", id=given).event_id for given in ids]
+    assert len(set(keys)) == len(ids)
+    assert [key for key in keys if not key.startswith("sha256:")] == ["a\ufffdb", "a?b", "a" * 1_000]
 
 
 @pytest.mark.parametrize(
