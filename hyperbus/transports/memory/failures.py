@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
+from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
-from hyperbus.transports.memory.dead_letters import from_fields, to_fields
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.store import Suspects
 from hyperbus.transports.memory.stream import Group, parse_id

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import DeadLetter, Parked
+from hyperbus.transports.dead_letters import to_fields
 from hyperbus.transports.keys import dead_letter_key, parked_key
-from hyperbus.transports.memory.dead_letters import to_fields
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.store import Held, ParkedEntries
 from hyperbus.transports.memory.stream import parse_id

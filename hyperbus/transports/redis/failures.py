@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
+from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
 from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
 from hyperbus.transports.redis.commands import milliseconds
 from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.dead_letters import from_words, to_words
 from hyperbus.transports.redis.script import Script
 
 #: How long suspects are remembered.
@@ -66,7 +66,7 @@ class RedisFailures(Asking):
         """Return the group's dead letters with their own ids, oldest first."""
         command = ("XRANGE", dead_letter_key(stream, group), b"(" + after, b"+", "COUNT", count)
         [reply] = self._wire.check(await self._ask([command]))
-        return [(own_id, from_words(fields)) for own_id, fields in reply or ()]
+        return [(own_id, from_fields(fields)) for own_id, fields in reply or ()]
 
     async def suspect(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
         """Count that each entry is begun alone; return how often it was."""
@@ -92,7 +92,7 @@ def pack_letters(letters: Sequence[DeadLetter], consumer: str) -> list[list[str 
     for part in parts(letters, SCRIPT_ENTRIES):
         arguments: list[str | bytes | int] = []
         for letter in part:
-            words = to_words(letter, consumer)
+            words = to_fields(letter, consumer)
             arguments += [letter.entry_id, len(words), *words]
         packed.append(arguments)
     return packed

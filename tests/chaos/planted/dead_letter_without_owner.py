@@ -11,7 +11,7 @@ import redis
 
 from hyperbus.transport import DeadLetter
 from hyperbus.transports.keys import dead_letter_key
-from hyperbus.transports.redis.dead_letters import to_words
+from hyperbus.transports.dead_letters import to_fields
 from hyperbus.transports.redis.failures import RedisFailures
 
 _server = redis.Redis.from_url(os.environ["HYPERBUS_URL"])
@@ -23,7 +23,7 @@ async def _careless(
 ) -> list[bool]:
     with suppress(redis.RedisError):
         for letter in letters:
-            _execute("XADD", dead_letter_key(stream, group), "*", *to_words(letter, consumer))
+            _execute("XADD", dead_letter_key(stream, group), "*", *to_fields(letter, consumer))
             _server.xack(stream, group, letter.entry_id)
     return [True] * len(letters)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hiredis
 
 from hyperbus.transport import DeadLetter, NewEntry
+from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.redis.commands import CHUNK_BYTES, CHUNK_ENTRIES, GroupRead, milliseconds, pack, pack_appends
-from hyperbus.transports.redis.dead_letters import from_words, to_words
 
 
 def test_appends_are_written_as_hiredis_writes_them():
@@ -52,8 +52,8 @@ def test_no_duration_becomes_forever():
 def test_a_dead_letter_comes_back_as_it_went():
     """Also when the entry itself has fields of our names; what somebody else put there is shown as it is."""
     letter = DeadLetter(b"1-1", [b"@id", b"mine", b"data", b"\xff"], "rejected", "E", "what", "where", 3, 1.25, 2.5)
-    assert from_words(to_words(letter, "c")) == letter
-    assert to_words(letter, "c")[4::2] == [
+    assert from_fields(to_fields(letter, "c")) == letter
+    assert to_fields(letter, "c")[4::2] == [
         b"@id", b"@reason", b"@error", b"@message", b"@trace", b"@tries", b"@first", b"@last", b"@consumer",
     ]  # fmt: skip
-    assert from_words([b"data", b"{}"]).fields == [b"data", b"{}"]
+    assert from_fields([b"data", b"{}"]).fields == [b"data", b"{}"]

@@ -7,7 +7,7 @@ from hyperbus.transport import DeadLetter
 _NAMES = (b"@id", b"@reason", b"@error", b"@message", b"@trace", b"@tries", b"@first", b"@last", b"@consumer")
 
 
-def to_words(letter: DeadLetter, consumer: str) -> list[bytes]:
+def to_fields(letter: DeadLetter, consumer: str) -> list[bytes]:
     """Return the fields of the entry that stores a dead letter."""
     values = (
         letter.entry_id,
@@ -17,19 +17,20 @@ def to_words(letter: DeadLetter, consumer: str) -> list[bytes]:
         repr(letter.last_time).encode(),
         consumer.encode(),
     )
-    return [*letter.fields, *(word for pair in zip(_NAMES, values, strict=True) for word in pair)]
+    described = [part for pair in zip(_NAMES, values, strict=True) for part in pair]
+    return [*letter.fields, *described]
 
 
-def from_words(words: list[bytes]) -> DeadLetter:
+def from_fields(fields: list[bytes]) -> DeadLetter:
     """Return the dead letter of an entry. What somebody put there by hand is a letter without a story."""
     # Only the tail is ours, so the original may use the same names.
-    split = len(words) - 2 * len(_NAMES)
-    if split < 0 or tuple(words[split::2]) != _NAMES:
-        return DeadLetter(b"", words, "unknown", "", "", "", 0, 0.0, 0.0)
-    entry_id, reason, error, message, trace, tries, first, last, _ = words[split + 1 :: 2]
+    split = len(fields) - 2 * len(_NAMES)
+    if split < 0 or tuple(fields[split::2]) != _NAMES:
+        return DeadLetter(b"", fields, "unknown", "", "", "", 0, 0.0, 0.0)
+    entry_id, reason, error, message, trace, tries, first, last, _ = fields[split + 1 :: 2]
     return DeadLetter(
         entry_id=entry_id,
-        fields=words[:split],
+        fields=fields[:split],
         reason=reason.decode(errors="replace"),
         error=error.decode(errors="replace"),
         message=message.decode(errors="replace"),
