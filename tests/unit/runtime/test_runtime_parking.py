@@ -343,3 +343,23 @@ async def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPa
             await eventually(lambda: transport.streams.called("renew_parked"))
             await all_parked_are_gone(here, kind, group)
     assert set(seen) == {0}
+
+
+async def test_a_parked_entry_that_is_given_back_is_looked_for_at_its_time() -> None:
+    """And not only when its old lease would have been over."""
+    kind, group, seen = unique(), unique(), []
+
+    @consumer(group=group, types=[kind])
+    async def handler(event: Event, delivery: Delivery) -> None:
+        if delivery.tries == 2:
+            await asyncio.sleep(0.5)  # by then the next look is when the lease ends
+        seen.append((delivery.tries, time.monotonic()))
+        if delivery.tries == 2:
+            raise Retry(after=0.1)
+
+    async with Running(heartbeat_ttl=10) as here:
+        await park(here, kind, group, body(0, kind))
+        async with here.bus.running(handler):
+            await here.recorder.wait_for(lambda _: acked(here) == 1)
+    assert [tries for tries, _ in seen] == [2, 3]
+    assert 0.1 <= seen[1][1] - seen[0][1] < 1
