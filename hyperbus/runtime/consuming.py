@@ -14,7 +14,8 @@ from hyperbus.event.routing import TypeFilter, stream_key
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.inbox import receive
 from hyperbus.runtime.reader import BLOCK
-from hyperbus.runtime.worker import Surroundings, Worker
+from hyperbus.runtime.surroundings import Surroundings
+from hyperbus.runtime.worker import Worker
 from hyperbus.transport import FIRST_ID, Entry, Read
 
 #: Entries of one stream in one read of `read_events`.

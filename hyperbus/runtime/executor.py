@@ -178,8 +178,13 @@ class Executor:
             return None
         try:
             return self._key_of(self._decoder.decode(received)[0])
-        except DecodeError:
+        except Exception:  # noqa: BLE001 - told of when it is handed over
             return None
+
+    def reserve(self, received: Received) -> bool:
+        """Give an entry that waits for its next try the turn of its key; False: another has it."""
+        key = self._suspect_key(received)
+        return key is None or self._order.begin(key, received)
 
     # -- one event at a time
 
@@ -187,10 +192,13 @@ class Executor:
         """Hand over one delivery; return when that was over, on the monotonic clock."""
         try:
             event, body = self._decoder.decode(received)
+            key = self._key_of(event) if self._key_of is not None else None
         except DecodeError as error:
             self._end(received, DeadLettered("undecodable", error))
             return self._monotonic()
-        key = self._key_of(event) if self._key_of is not None else None
+        except Exception as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
+            self._end(received, self._decide(received, error))
+            return self._monotonic()
         if key is not None and not self._order.begin(key, received):
             return self._monotonic()
         if self._acks_first:

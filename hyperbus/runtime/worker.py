@@ -9,18 +9,14 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from hyperbus.clock import Clock, Seconds
+from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
-from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.declaration.middleware import Handle, compose
 from hyperbus.errors import HyperbusError, WrongTypeError
-from hyperbus.event.codec import Codec
-from hyperbus.event.data import EventData
 from hyperbus.event.routing import stream_key
 from hyperbus.runtime.acker import Acker
 from hyperbus.runtime.checkpoints import Checkpoints
@@ -30,44 +26,17 @@ from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, Gr
 from hyperbus.runtime.executor import Executor
 from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver, HandOver
 from hyperbus.runtime.handler import handler_of, handler_threads
-from hyperbus.runtime.heartbeat import Heartbeat, heartbeat_name
+from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.lease import Lease
-from hyperbus.runtime.notices import Notices
 from hyperbus.runtime.parker import LEASE_TTLS, Parker
 from hyperbus.runtime.reader import CursorReader, GroupReader
 from hyperbus.runtime.reclaimer import LEASE, Reclaimer
 from hyperbus.runtime.retrier import Retrier
-from hyperbus.runtime.solitude import Solitude
-from hyperbus.runtime.stream_finder import StreamFinder
+from hyperbus.runtime.surroundings import Surroundings
 from hyperbus.runtime.suspects import INNOCENT, Suspects
-from hyperbus.signals import Announcer, StreamsFound, WorkerChanged
-from hyperbus.transport import FIRST_ID, Transport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What every worker of a process shares. The bus owns it."""
-
-    transport: Transport
-    heartbeat: Heartbeat
-    finder: StreamFinder
-    notices: Notices
-    solitude: Solitude
-    announcer: Announcer
-    clock: Clock
-    codecs: Sequence[Codec]
-    data_types: Mapping[str, type[EventData]]
-    publish: PublishEvent
-    prefix: str
-    prefetch: int
-    prefetch_bytes: int
-    heartbeat_ttl: Seconds
-    drain_timeout: Seconds
-    #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
-    loops: dict[Worker, asyncio.Task[None]] = field(default_factory=dict)
-    #: Set when the bus closes: loops of `read` end.
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+from hyperbus.signals import StreamsFound, WorkerChanged
+from hyperbus.transport import FIRST_ID
 
 
 class Worker:
@@ -111,6 +80,9 @@ class Worker:
     @property
     def _is_ordered(self) -> bool:
         return self.declaration.order_by is not None
+
+    def _reserve(self, received: Received) -> bool:
+        return self._executors[0].reserve(received)
 
     def oldest_running(self) -> Seconds | None:
         """Return for how long the handler that began first has been running; None when none runs."""
@@ -166,6 +138,7 @@ class Worker:
             self._streams, group, self.name, around.clock,
             hand_back=self._inbox.put_back, hold=self._inbox.hold, let_go=self._inbox.let_go,
             lost=reader.recover_soon, ordered=self._is_ordered,
+            reserve=self._reserve,
         )  # fmt: skip
         self._waiting_for_retry = retrier.waiting
         reader.resume_with(retrier.resume)
