@@ -69,7 +69,7 @@ def test_no_arguments_show_the_help(capsys):
 def test_help_shows_the_defaults(capsys):
     """Square brackets are not taken for a style."""
     assert app.run(["run", "--help"]) == 0
-    assert "[default: $HYPERBUS_URL, else" in capsys.readouterr().out
+    assert "[default: $HYPERBUS_URL, else" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_new_project_bears_its_folder_s_name(tmp_path):
