@@ -93,7 +93,7 @@ def run_consumers(
     ] = None,
     max_deliveries: Annotated[int | None, typer.Option(help="Replace a process that had so many deliveries.")] = None,
     max_handler_seconds: Annotated[
-        float | None, typer.Option(help="Kill a process in which a handler runs for longer.")
+        float | None, typer.Option(metavar="S", help="Kill a process in which a handler runs for longer.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace them when a source file changes.")] = False,
