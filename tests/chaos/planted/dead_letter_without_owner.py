@@ -10,8 +10,8 @@ from typing import Any
 import redis
 
 from hyperbus.transport import DeadLetter
-from hyperbus.transports.keys import dead_letter_key
 from hyperbus.transports.dead_letters import to_fields
+from hyperbus.transports.keys import dead_letter_key
 from hyperbus.transports.redis.failures import RedisFailures
 
 _server = redis.Redis.from_url(os.environ["HYPERBUS_URL"])
