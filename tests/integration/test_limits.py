@@ -95,7 +95,7 @@ async def test_poison_that_eats_memory_is_killed_before_it_has_eaten_much(projec
 @needs_proc
 async def test_one_huge_allocation_is_its_handlers_own_failure(project: Project, server: Server) -> None:
     """MemoryError, in the process that goes on living."""
-    project.write("try: bytearray(64 * 2**30)\n    except MemoryError: note('refused')")
+    project.write("try: bytearray(8 * 2**30)\n    except MemoryError: note('refused')")
     supervised = supervisor(project, server, max_rss=200 * MB)
     async with running(supervised), Bus(settings=supervised.settings) as bus:
         before = pids(supervised)
