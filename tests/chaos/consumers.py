@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import os
 import secrets
 import sqlite3
@@ -44,6 +45,7 @@ MOST_EATEN = 600 * 1024 * 1024
 _BITE = b"x" * 4 * 1024 * 1024
 _histories: dict[int, History] = {}
 _lock = threading.Lock()
+_numbers = itertools.count()
 
 
 def _history() -> History:
@@ -73,10 +75,12 @@ def _line(what: str, event: Event[Any], delivery: Delivery, **more: Any) -> dict
     }
 
 
-def _begin(event: Event[Any], delivery: Delivery) -> None:
-    _history().add(_line("begin", event, delivery))
+def _begin(event: Event[Any], delivery: Delivery) -> int:
+    number = next(_numbers)
+    _history().add(_line("begin", event, delivery, call=number))
     if event.data.get("stall") == delivery.group:
         (FOLDER / f"stalled-{event.id}-{os.getpid()}").touch()
+    return number
 
 
 def _eat() -> None:
@@ -108,12 +112,12 @@ def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
     return None
 
 
-def _end(event: Event[Any], delivery: Delivery, failure: Exception | None) -> None:
-    _history().add(_line("end", event, delivery, ok=failure is None))
+def _end(event: Event[Any], delivery: Delivery, failure: Exception | None, number: int) -> None:
+    _history().add(_line("end", event, delivery, ok=failure is None, call=number))
 
 
 async def _handle(event: Event[Any], delivery: Delivery) -> None:
-    _begin(event, delivery)
+    number = _begin(event, delivery)
     here = event.data.get("stall") == delivery.group
     if here and event.data.get("block"):
         time.sleep(float(event.data["block"]))
@@ -122,7 +126,7 @@ async def _handle(event: Event[Any], delivery: Delivery) -> None:
     if event.data.get("poison") == "hang":
         await asyncio.Event().wait()
     failure = _failure(event, delivery)
-    _end(event, delivery, failure)
+    _end(event, delivery, failure, number)
     if failure is not None:
         raise failure
 
@@ -136,21 +140,21 @@ async def plain(event: Event, delivery: Delivery) -> None:
 async def batches(events: list[Event], deliveries: list[Delivery]) -> list[Exception | None]:
     outcomes: list[Exception | None] = []
     for event, delivery in zip(events, deliveries, strict=True):
-        _begin(event, delivery)
+        number = _begin(event, delivery)
         if event.data.get("poison") == "hang":
             await asyncio.Event().wait()
         outcomes.append(_failure(event, delivery))
-        _end(event, delivery, outcomes[-1])
+        _end(event, delivery, outcomes[-1], number)
     return outcomes
 
 
 @consumer(group="threads", types=TYPES, concurrency=4, **_UNSTALLED)
 def threads(event: Event, delivery: Delivery) -> None:
-    _begin(event, delivery)
+    number = _begin(event, delivery)
     if event.data.get("poison") == "hang":
         time.sleep(6)  # a thread cannot be stopped
     failure = _failure(event, delivery)
-    _end(event, delivery, failure)
+    _end(event, delivery, failure, number)
     if failure is not None:
         raise failure
 

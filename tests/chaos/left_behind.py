@@ -132,9 +132,9 @@ def _published(folder: Path, prefix: str) -> dict[str, Published]:
 def _calls(folder: Path) -> list[Call]:
     calls: list[Call] = []
     for path in sorted(folder.glob("effects-*.jsonl")):
-        running: dict[tuple[str, str, str], Call] = {}
+        running: dict[int, Call] = {}
         for line in _lines(folder, path.name):
-            key = line["group"], line["id"], line["consumer"]
+            key = line["call"]
             if line["e"] == "begin":
                 running[key] = Call(
                     line["group"], line["id"], line["stream"], line["entry"], line["consumer"], line["pid"], line["t"]

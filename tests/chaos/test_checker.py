@@ -52,7 +52,7 @@ class Story:
     ) -> None:  # fmt: skip
         common = {
             "group": group, "id": event_id, "stream": STREAM, "entry": f"{seq}-1", "consumer": f"worker-{worker}",
-            "pid": worker, "tries": 1,
+            "pid": worker, "tries": 1, "call": len(self.effects),
         }  # fmt: skip
         self.effects += [{"e": "begin", "t": at, **common}, {"e": "end", "t": at + took, "ok": ok, **common}]
 
