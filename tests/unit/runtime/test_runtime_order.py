@@ -83,12 +83,11 @@ async def test_two_workers_keep_the_order_of_a_key() -> None:
             for key in range(4):
                 await here.bus.publish(Event(type=kind, data={"n": number}, workflow_id=f"wf-{key}"))
 
-    async with Running(heartbeat_ttl=0.3) as here:
+    async with Running(heartbeat_ttl=0.3) as here, here.bus.running(worker()):
         async with here.bus.running(worker()):
-            async with here.bus.running(worker()):
-                await publish(here, range(30))
-            await publish(here, range(30, 60))
-            await eventually(lambda: sum(map(len, seen.values())) >= 240, within=20)
+            await publish(here, range(30))
+        await publish(here, range(30, 60))
+        await eventually(lambda: sum(map(len, seen.values())) >= 240, within=20)
     assert all(list(dict.fromkeys(numbers)) == list(range(60)) for numbers in seen.values())
 
 
