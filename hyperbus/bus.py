@@ -26,7 +26,8 @@ from hyperbus.runtime.heartbeat import Heartbeat
 from hyperbus.runtime.notices import STREAM_BORN, Notices
 from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.stream_finder import StreamFinder
-from hyperbus.runtime.worker import Surroundings, Worker
+from hyperbus.runtime.surroundings import Stoppable, Surroundings
+from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
 from hyperbus.signals import Announcer, Listener
 from hyperbus.transport import Transport
@@ -356,7 +357,7 @@ class Bus:
         self._stack.push_async_callback(heartbeat.stop)
         self._stack.push_async_callback(_end, looking)
         self._stack.push_async_callback(_end, hearing)
-        loops: dict[Worker, asyncio.Task[None]] = {}
+        loops: dict[Stoppable, asyncio.Task[None]] = {}
         self._stack.push_async_callback(_end_loops, loops)
         closing = asyncio.Event()
         self._stack.callback(closing.set)
@@ -381,7 +382,7 @@ class Bus:
         )
 
 
-async def _end_loops(loops: dict[Worker, asyncio.Task[None]]) -> None:
+async def _end_loops(loops: dict[Stoppable, asyncio.Task[None]]) -> None:
     for worker in loops:
         worker.stop(drain_timeout=0)
     if loops:
