@@ -95,7 +95,9 @@ async def test_a_roll_under_load_keeps_events_waiting_for_less_than_half_a_secon
             finally:
                 over.set()
         count, answers = producing.result(), watching.result()
-        await asyncio.to_thread(wait_for, lambda: len(seen(tmp_path)) >= count, lambda: f"{len(seen(tmp_path))}/{count}")
+        await asyncio.to_thread(
+            wait_for, lambda: len(seen(tmp_path)) >= count, lambda: f"{len(seen(tmp_path))}/{count}"
+        )
         after = set(running.workers())
         assert running.stop() == 0
     handled = seen(tmp_path)

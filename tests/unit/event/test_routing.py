@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbus.errors import DeclarationError, InvalidSettingError
-from hyperbus.event.routing import TypeFilter, notices_key, check_name, stream_key, type_in
+from hyperbus.event.routing import TypeFilter, check_name, notices_key, stream_key, type_in
 
 types = st.from_regex(r"[ab]+(\.[ab]+){0,2}", fullmatch=True)
 
