@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable, CrashLoopError
+from hyperbus.errors import BusUnavailable, CrashLoopError, HyperbusError
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.restart_policy import RestartState
 from hyperbus.supervisor.waiting import until_first
@@ -31,7 +31,11 @@ class Keeper(Protocol):
         ...
 
     async def launch(self) -> WorkerProcess:
-        """Start a process."""
+        """Start a process.
+
+        Raises:
+            HyperbusError: the system has no room for it.
+        """
         ...
 
     async def see_out(self, process: WorkerProcess) -> int:
@@ -99,7 +103,11 @@ class Slot:
         A new process that does not become ready is given up, and the old one stays.
         """
         keeper = self._keeper
-        successor = await keeper.launch()
+        try:
+            successor = await keeper.launch()
+        except HyperbusError as error:
+            self._log.error("a new worker process could not be started: the old one goes on", reason=str(error))
+            return False
         await until_first(successor.ended, successor.ready, keeper.stopping, within=READY_WITHIN)
         if keeper.stopping.is_set() or successor.ended.done() or not successor.ready.is_set():
             code = await keeper.see_out(successor)

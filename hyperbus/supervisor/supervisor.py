@@ -260,9 +260,12 @@ class Supervisor:
         self._late += code not in (0, -signal.SIGTERM)
 
     async def _launch(self, orders: Orders) -> WorkerProcess:
-        process = await WorkerProcess.start(
-            orders, self._clock, environment=self._environment, descriptors=self._descriptors
-        )
+        try:
+            process = await WorkerProcess.start(
+                orders, self._clock, environment=self._environment, descriptors=self._descriptors
+            )
+        except OSError as error:
+            raise HyperbusError(f"a worker process cannot be started: {error}; see the limits of the system") from error
         self._started.append(process)
         return process
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from hyperbus import Bus, Event, HyperbusError
 from hyperbus.errors import (
@@ -263,6 +264,22 @@ async def test_a_reload_starts_again_with_the_code_as_it_is_now(project: Project
             within=WITHIN,
         )
         assert gone(first)
+
+
+async def test_a_system_without_room_for_another_process_keeps_the_old_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roll needs one more for a while; where it cannot be had, nothing is lost."""
+    project.write()
+    supervised = project.supervisor()
+    with capture_logs() as logs:
+        async with running(supervised):
+            before = [process.pid for process in supervised.serving]
+            with monkeypatch.context() as full:
+                full.setattr(sys, "executable", "/no/such/python")
+                supervised.reload()
+                await eventually(lambda: any("could not be started" in line["event"] for line in logs), within=WITHIN)
+            assert [process.pid for process in supervised.serving] == before
 
 
 async def test_a_supervisor_that_is_cancelled_leaves_no_process(project: Project) -> None:
