@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -59,6 +60,7 @@ class Inbox:
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
+        self._gone: set[tuple[str, bytes]] | None = None
         self._most = most
         self._most_bytes = most_bytes
         self._worthwhile = min(READ_COUNT, max(1, most // 2))
@@ -97,6 +99,15 @@ class Inbox:
             self._freed.clear()
             await self._freed.wait()
         return self.room()
+
+    @contextmanager
+    def remembering(self) -> Iterator[set[tuple[str, bytes]]]:
+        """Yield what is let go of meanwhile: a question about what is pending may have been answered before its ack."""
+        self._gone = gone = set()
+        try:
+            yield gone
+        finally:
+            self._gone = None
 
     def holds(self, stream: str, entry_id: bytes) -> bool:
         """Tell whether an entry is held here."""
@@ -171,6 +182,9 @@ class Inbox:
 
     def let_go(self, stream: str, entry_ids: Iterable[bytes]) -> None:
         """Forget entries: they are acked, dead-lettered, or another worker's."""
+        if self._gone is not None:
+            entry_ids = tuple(entry_ids)
+            self._gone.update((stream, entry_id) for entry_id in entry_ids)
         held = self._held.get(stream)
         if not held:
             return

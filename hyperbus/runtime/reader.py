@@ -183,20 +183,27 @@ class GroupReader:
             await self._inbox.wait_for_room()
             if self._stopping:
                 return
-            pending = await self._streams.pending(
-                stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
-            )
-            if any(not self._inbox.holds(stream, entry.id) for entry in pending):
-                await self._recover_page(stream, after, {entry.id: entry.delivery_count for entry in pending})
+            with self._inbox.remembering() as gone:
+                pending = await self._streams.pending(
+                    stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
+                )
+                if any(self._is_unknown(stream, entry.id, gone) for entry in pending):
+                    counts = {entry.id: entry.delivery_count for entry in pending}
+                    await self._recover_page(stream, after, counts, gone)
             if len(pending) < READ_COUNT:
                 return
             after = pending[-1].id
 
-    async def _recover_page(self, stream: str, after: bytes, counts: dict[bytes, int]) -> None:
+    def _is_unknown(self, stream: str, entry_id: bytes, gone: set[tuple[str, bytes]]) -> bool:
+        return not self._inbox.holds(stream, entry_id) and (stream, entry_id) not in gone
+
+    async def _recover_page(
+        self, stream: str, after: bytes, counts: dict[bytes, int], gone: set[tuple[str, bytes]]
+    ) -> None:
         entries = await self._reader.read_pending(self._group, self._consumer, stream, after=after, count=len(counts))
         # reading them has raised the counts of all, and was no delivery
         await self._streams.set_delivery_counts(stream, self._group, self._consumer, list(counts.items()))
-        unknown = [entry for entry in entries if not self._inbox.holds(stream, entry.id)]
+        unknown = [entry for entry in entries if self._is_unknown(stream, entry.id, gone)]
         deleted = [entry.id for entry in unknown if not entry.fields]
         if deleted:
             await self._streams.ack([(stream, self._group, deleted)])

@@ -28,7 +28,7 @@ RATE, BURST = 2_000, 20
 #: The longest that an event may take from its publish to its handler, in seconds.
 LONGEST = 0.5
 HANDLES = """
-import os, time
+import asyncio, os, time
 from pathlib import Path
 from hyperbus import Event, consumer
 
@@ -36,7 +36,9 @@ seen = os.open(Path(__file__).with_name("seen"), os.O_CREAT | os.O_APPEND | os.O
 
 @consumer(group="g", types=[{kind!r}], concurrency=8)
 async def handler(event: Event) -> None:
-    os.write(seen, b"%d %.6f %d\\n" % (event.data["n"], time.time() - event.data["at"], os.getpid()))
+    took = time.time() - event.data["at"]
+    await asyncio.sleep({wait})
+    os.write(seen, b"%d %.6f %d\\n" % (event.data["n"], took, os.getpid()))
 """
 
 
@@ -70,12 +72,16 @@ async def watch(url: str, until: asyncio.Event) -> Counter[int]:
     return answers
 
 
+@pytest.mark.parametrize("wait", [0, 0.01], ids=["quick", "busy"])
 async def test_a_roll_under_load_keeps_events_waiting_for_less_than_half_a_second_and_repeats_none(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, wait: float
 ) -> None:
-    """Every process is another one afterwards; the supervisor says at every moment that it is ready."""
+    """With handlers that are idle, and with such as have no slot to spare: those hand over what they had not begun.
+
+    Every process is another one afterwards; the supervisor says at every moment that it is ready.
+    """
     kind, over = unique(), asyncio.Event()
-    write_modules(tmp_path, m=HANDLES.format(kind=kind))
+    write_modules(tmp_path, m=HANDLES.format(kind=kind, wait=wait))
     with Running("run", *options(server, "--processes", str(PROCESSES)), folder=tmp_path) as running:
         line = await asyncio.to_thread(running.wait_until_ready)
         before = set(running.workers())
@@ -119,7 +125,7 @@ async def test_a_roll_under_load_keeps_events_waiting_for_less_than_half_a_secon
 async def test_new_code_that_cannot_run_replaces_nothing(server: Server, tmp_path: Path) -> None:
     """The old processes stay, every one; the log says why, and the next roll with sound code works."""
     kind = unique()
-    write_modules(tmp_path, m=HANDLES.format(kind=kind))
+    write_modules(tmp_path, m=HANDLES.format(kind=kind, wait=0))
     with Running("run", *options(server, "--processes", "2"), folder=tmp_path) as running:
         line = running.wait_until_ready()
         before = set(running.workers())
@@ -137,7 +143,7 @@ async def test_new_code_that_cannot_run_replaces_nothing(server: Server, tmp_pat
             assert failed[0]["level"] == "error"
             wait_for(lambda: set(running.workers()) == before)
             assert _status(line["metrics"].replace("/metrics", "/readyz")) == 200
-        write_modules(tmp_path, m=HANDLES.format(kind=kind))
+        write_modules(tmp_path, m=HANDLES.format(kind=kind, wait=0))
         running.process.send_signal(signal.SIGHUP)
         wait_for(lambda: running.log("every worker process was replaced"), lambda: running.err[-4000:])
         assert not set(running.workers()) & before
@@ -150,7 +156,7 @@ async def test_new_code_that_cannot_run_replaces_nothing(server: Server, tmp_pat
 async def test_a_stop_in_the_middle_of_a_roll_ends_both_processes(server: Server, tmp_path: Path) -> None:
     """The new one has just begun to load; nothing is left behind and nothing was cut off."""
     kind = unique()
-    write_modules(tmp_path, m=HANDLES.format(kind=kind))
+    write_modules(tmp_path, m=HANDLES.format(kind=kind, wait=0))
     with Running("run", *options(server), folder=tmp_path) as running:
         running.wait_until_ready()
         write_modules(tmp_path, m="import time; time.sleep(60)")
@@ -163,7 +169,7 @@ async def test_a_stop_in_the_middle_of_a_roll_ends_both_processes(server: Server
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_terminal_that_goes_away_is_no_wish_to_go_on(tmp_path: Path, gone: bool) -> None:
     """Its SIGHUP ends hyperbus; the same signal while the terminal is there replaces the processes."""
-    write_modules(tmp_path, m=HANDLES.format(kind=unique()))
+    write_modules(tmp_path, m=HANDLES.format(kind=unique(), wait=0))
     ours, theirs = pty.openpty()
     log = tmp_path / "log"
     with log.open("w") as err:
