@@ -103,7 +103,8 @@ class Inbox:
     @contextmanager
     def remembering(self) -> Iterator[set[tuple[str, bytes]]]:
         """Yield what is let go of meanwhile: a question about what is pending may have been answered before its ack."""
-        self._gone = gone = set()
+        gone: set[tuple[str, bytes]] = set()
+        self._gone = gone
         try:
             yield gone
         finally:
