@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -20,13 +20,9 @@ from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable
 from hyperbus.event.routing import check_name
-from hyperbus.publisher import STREAM_DIRECTORY, LocalHandler, LocalHandlers, Publisher
+from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
 from hyperbus.runtime.consuming import consume_events, read_events
-from hyperbus.runtime.heartbeat import Heartbeat
-from hyperbus.runtime.notices import STREAM_BORN, Notices
-from hyperbus.runtime.solitude import Solitude
-from hyperbus.runtime.stream_finder import StreamFinder
-from hyperbus.runtime.surroundings import Stoppable, Surroundings
+from hyperbus.runtime.surroundings import Surroundings, open_surroundings
 from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
 from hyperbus.signals import Announcer, Listener
@@ -74,6 +70,7 @@ class Bus:
         self._local = LocalHandlers()
         self._stack = AsyncExitStack()
         self._publisher: Publisher | None = None
+        self._workers: list[Worker] = []
         self._surroundings: Surroundings | None = None
         self._surroundings_lock = asyncio.Lock()
         self._log = structlog.get_logger("hyperbus")
@@ -210,6 +207,7 @@ class Bus:
         check_declarations([declaration_of(consumer) for consumer in consumers])
         around = await self._open_surroundings()
         workers = [Worker(consumer, around) for consumer in consumers]
+        self._workers += workers
         left_by: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -226,8 +224,15 @@ class Bus:
                         worker.stop()
         except BaseExceptionGroup as group:
             raise _first(group) from None
+        finally:
+            self._workers = [worker for worker in self._workers if worker not in workers]
         if left_by is not None:
             raise left_by
+
+    def oldest_running(self) -> Seconds | None:
+        """Return for how long the handler that began first has been running; None when none runs."""
+        ages = [age for worker in self._workers if (age := worker.oldest_running()) is not None]
+        return max(ages, default=None)
 
     @overload
     def consume(
@@ -336,63 +341,16 @@ class Bus:
         """Return what workers share; made at the first use, closed with the bus."""
         async with self._surroundings_lock:
             if self._surroundings is None:
-                self._surroundings = await self._new_surroundings()
+                self._surroundings = await open_surroundings(
+                    self._stack,
+                    self.transport,
+                    self._announcer,
+                    self._clock,
+                    settings=self._settings,
+                    prefix=self._prefix,
+                    publish=self.publish,
+                )
         return self._surroundings
-
-    async def _new_surroundings(self) -> Surroundings:
-        transport, settings = self.transport, self._settings
-        heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
-        finder = StreamFinder(
-            transport,
-            self._clock,
-            prefix=self._prefix,
-            directory=STREAM_DIRECTORY,
-            scan_interval=settings.scan_interval,
-        )
-        notices = Notices(transport, self._clock, prefix=self._prefix)
-        await notices.start()
-        notices.hear(STREAM_BORN, finder.look_soon)
-        looking = asyncio.create_task(finder.run(), name="hyperbus stream finder")
-        hearing = asyncio.create_task(notices.run(), name="hyperbus notices")
-        self._stack.push_async_callback(heartbeat.stop)
-        self._stack.push_async_callback(_end, looking)
-        self._stack.push_async_callback(_end, hearing)
-        loops: dict[Stoppable, asyncio.Task[None]] = {}
-        self._stack.push_async_callback(_end_loops, loops)
-        closing = asyncio.Event()
-        self._stack.callback(closing.set)
-        return Surroundings(
-            loops=loops,
-            closing=closing,
-            transport=transport,
-            heartbeat=heartbeat,
-            finder=finder,
-            notices=notices,
-            solitude=Solitude(self._clock),
-            announcer=self._announcer,
-            clock=self._clock,
-            codecs=codecs(),
-            data_types=event_types(),
-            publish=self.publish,
-            prefix=self._prefix,
-            prefetch=settings.prefetch,
-            prefetch_bytes=settings.prefetch_bytes,
-            heartbeat_ttl=settings.heartbeat_ttl,
-            drain_timeout=settings.drain_timeout,
-        )
-
-
-async def _end_loops(loops: dict[Stoppable, asyncio.Task[None]]) -> None:
-    for worker in loops:
-        worker.stop(drain_timeout=0)
-    if loops:
-        await asyncio.wait(tuple(loops.values()))
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
