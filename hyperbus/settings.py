@@ -16,6 +16,11 @@ from hyperbus.errors import InvalidSettingError
 #: Where a bus keeps its events when no URL is given anywhere.
 DEFAULT_URL = "embedded://.hyperbus"
 
+#: The longest time that most settings take, in seconds.
+DAY = 86_400
+#: The longest time that what is kept may be kept for, in seconds.
+LONGEST = 10 * 366 * DAY
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting, with its default. Durations are seconds, sizes bytes.
@@ -28,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         publish_timeout: how long a publish may wait for room and for an answer.
         publish_buffer: events that may wait in a publisher before the next one has to.
         publish_buffer_bytes: the same, in bytes.
+        once_window: how long repeats of an event id add nothing, when it is published with `once=True`.
+        durability_timeout: how long a publish may wait, once stored, for the replicas or the disk that it asks for.
         connect_timeout: how long connecting may take.
         command_timeout: how long a server may take to answer a command.
         prefetch: entries that a worker may hold, handled or not, before it stops reading.
@@ -35,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         heartbeat_ttl: how long a worker counts as alive after its last heartbeat; a heartbeat is sent every quarter.
         scan_interval: how often the server is searched for streams that other programs made.
         drain_timeout: how long a stopping worker may go on with what is in flight.
+        retain_age: how long an entry stays that every live group has acked, where its type does not say otherwise.
+        retain_bytes: how much such entries may weigh in a stream; then the oldest of them go sooner.
+        ghost_bytes: how much a stream may weigh that no group reads; then its oldest entries go.
+        abandon_after: how long a group that nobody serves still holds its streams.
         max_rss: a worker process that holds more memory is replaced; one that holds half as much again is killed.
         max_deliveries: a worker process that had so many deliveries is replaced.
         max_handler_seconds: a worker process in which a handler runs for longer is killed.
@@ -56,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     publish_timeout: float = 10.0
     publish_buffer: int = 10_000
     publish_buffer_bytes: int = 64 * 1024 * 1024
+    once_window: float = 600.0
+    durability_timeout: float = 2.0
     connect_timeout: float = 5.0
     command_timeout: float = 5.0
     prefetch: int = 1_000
@@ -63,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     heartbeat_ttl: float = 1.5
     scan_interval: float = 10.0
     drain_timeout: float = 10.0
+    retain_age: float = 3_600.0
+    retain_bytes: int = 16 * 1024 * 1024
+    ghost_bytes: int = 256 * 1024 * 1024
+    abandon_after: float = 7 * 86_400.0
     max_rss: int | None = None
     max_deliveries: int | None = None
     max_handler_seconds: float | None = None
@@ -83,8 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             lowest, highest = (0, 65_535) if field.name.endswith("_port") else (1, 2**40)
             if isinstance(value, int) and not lowest <= value <= highest:
                 raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} to {highest}")
-            if isinstance(value, float) and not 0 < value <= 86_400:  # noqa: PLR2004
-                raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most 86400 seconds")
+            longest = LONGEST if field.name in {"retain_age", "abandon_after"} else DAY
+            if isinstance(value, float) and not 0 < value <= longest:
+                raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most {longest} seconds")
 
 
 #: Settings that may be given with a unit.

@@ -138,6 +138,50 @@ class WorkerChanged:
     state: Literal["started", "draining", "cut off", "stopped"]
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """Entries that no live group had yet to ack were cut from a stream, as its retention says."""
+
+    stream: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutUnread:
+    """Entries went that this group had not acked: by the stream's hard cap, or because nobody serves the group."""
+
+    group: str
+    stream: str
+    count: int
+    reason: Literal["hard cap", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class HardCapNear:
+    """What groups have yet to ack fills this share of a stream's hard cap; from 1 on it is cut."""
+
+    stream: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAbandoned:
+    """Nobody serves a group. First a warning, `seconds_left` before it stops holding the stream; then 0."""
+
+    group: str
+    stream: str
+    seconds_left: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class GhostStream:
+    """No group reads a stream: its entries go by age, or as soon as it has more than `limit` bytes."""
+
+    stream: str
+    entries: int
+    limit: int
+
+
 Signal = (
     Published
     | PublishErred
@@ -151,6 +195,11 @@ Signal = (
     | GroupRebuilt
     | ConnectionChanged
     | WorkerChanged
+    | Trimmed
+    | CutUnread
+    | HardCapNear
+    | GroupAbandoned
+    | GhostStream
 )
 #: Anything that wants to hear signals.
 Listener = Callable[[Signal], None]

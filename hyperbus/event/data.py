@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from hyperbus.errors import DeclarationError, DuplicateTypeError
+from hyperbus.event.retention import Declared, Keep, check_keep
 
 #: What an event type looks like: lower-case words joined by dots.
 TYPE_PATTERN = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
@@ -31,9 +32,10 @@ def check_type(name: str) -> str:
 
 
 class EventDataMeta(msgspec.StructMeta):
-    """Reads `type=` from the class line; msgspec refuses class keywords that it does not know."""
+    """Reads `type=` and `retention=` from the class line; msgspec refuses class keywords that it does not know."""
 
     event_type: str | None
+    _hyperbus_keep: Keep | None
 
     def __new__(  # noqa: PYI034 - type checkers allow no Self in a metaclass
         mcs,
@@ -42,16 +44,25 @@ class EventDataMeta(msgspec.StructMeta):
         namespace: dict[str, Any],
         *,
         type: str | None = None,  # noqa: A002 - the public keyword, fixed by the design
+        retention: Keep | None = None,
         **options: Any,
     ) -> EventDataMeta:
-        """Create the struct and remember its type; a class without `type=` is a base for others."""
+        """Create the struct and remember its type; a class without `type=` is a base for others.
+
+        Unlike the type, the retention is inherited.
+        """
+        keep = None if retention is None else check_keep(retention)
         cls = super().__new__(mcs, name, bases, namespace, **options)
         cls.event_type = check_type(type) if type is not None else None
+        if keep is not None or not hasattr(cls, "_hyperbus_keep"):
+            cls._hyperbus_keep = keep
         return cls
 
 
 class EventData(msgspec.Struct, metaclass=EventDataMeta):
     """What an event says. Subclass it with `type=`; the fields are a `msgspec.Struct`'s.
+
+    `retention=Keep(...)` says how long entries of the type stay; without it the settings do.
 
     class WorkflowStarted(EventData, type="workflow.started"):
         contract: str
@@ -62,7 +73,13 @@ class EventData(msgspec.Struct, metaclass=EventDataMeta):
 
     if TYPE_CHECKING:
 
-        def __init_subclass__(cls, *, type: str | None = None, **options: Any) -> None: ...  # noqa: A002
+        def __init_subclass__(
+            cls,
+            *,
+            type: str | None = None,  # noqa: A002
+            retention: Keep | None = None,
+            **options: Any,
+        ) -> None: ...
 
 
 def type_of(data: object) -> str:
@@ -76,6 +93,20 @@ def type_of(data: object) -> str:
         return event_type
     name = data.__name__ if isinstance(data, type) else type(data).__name__
     raise DeclarationError(f"{name} has no event type: write class {name}(EventData, type='...')")
+
+
+def retention_of(cls: type[EventData]) -> Keep | None:
+    """Return the retention that a class declares or inherits; None: it says nothing."""
+    return cls._hyperbus_keep
+
+
+def declared_retention(types: Mapping[str, type[EventData]]) -> dict[str, Declared | str]:
+    """Return what each type declares: a policy and its class, or only the place of the class that declares none."""
+    found: dict[str, Declared | str] = {}
+    for event_type, cls in types.items():
+        keep = retention_of(cls)
+        found[event_type] = _place(cls) if keep is None else Declared(keep, _place(cls))
+    return found
 
 
 def event_types() -> dict[str, type[EventData]]:

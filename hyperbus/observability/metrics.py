@@ -11,14 +11,19 @@ from hyperbus.signals import (
     Acknowledged,
     Claimed,
     ConnectionChanged,
+    CutUnread,
     EntryDeadLettered,
+    GhostStream,
+    GroupAbandoned,
     GroupRebuilt,
     Handled,
+    HardCapNear,
     Published,
     PublishErred,
     Recovered,
     RetryScheduled,
     Signal,
+    Trimmed,
 )
 
 #: Distinct event types that get a label of their own in one process; the rest are "other".
@@ -56,6 +61,7 @@ class BusMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._types = BoundedLabels()
+        self._streams = BoundedLabels()
         self._errors = BoundedLabels(100)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -71,6 +77,13 @@ class BusMetrics:
         self._recovered = counter("recovered", "Entries delivered unnoticed and found again.", "group")
         self._rebuilt = counter("groups_rebuilt", "Lost groups that were created again.", "group")
         self._disconnects = counter("disconnects", "Times that the server was lost.", "part")
+        self._trimmed = counter("trimmed", "Entries cut that no live group had yet to ack.", "stream")
+        self._cut_unread = counter("cut_unread", "Entries cut that a group had yet to ack.", "group", "reason")
+        self._caps_near = counter("hard_cap_warnings", "Warnings that a hard cap is about to cut unread.", "stream")
+        self._abandoned = counter(
+            "groups_abandoned", "Groups that hold a stream no longer: nobody serves them.", "group"
+        )
+        self._ghosts = counter("ghost_streams", "Reports of a stream that no group reads.", "stream")
         self._publish_seconds = BatchHistogram(
             "hyperbus_publish_seconds", "From encoding to the server's answer, a batch.", (), DURATION_BUCKETS, registry
         )
@@ -123,3 +136,18 @@ class BusMetrics:
                 self._rebuilt.labels(signal.group).inc()
             case ConnectionChanged(part, connected=False):
                 self._disconnects.labels(part).inc()
+            case _:
+                self._add_retention(signal)
+
+    def _add_retention(self, signal: Any) -> None:
+        match signal:
+            case Trimmed(stream, count):
+                self._trimmed.labels(self._streams(stream)).inc(count)
+            case CutUnread():
+                self._cut_unread.labels(signal.group, signal.reason).inc(signal.count)
+            case HardCapNear(stream):
+                self._caps_near.labels(self._streams(stream)).inc()
+            case GroupAbandoned(group, seconds_left=0):
+                self._abandoned.labels(group).inc()
+            case GhostStream(stream):
+                self._ghosts.labels(self._streams(stream)).inc()

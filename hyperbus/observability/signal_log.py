@@ -11,8 +11,12 @@ from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.signals import (
     Claimed,
     ConnectionChanged,
+    CutUnread,
     EntryDeadLettered,
+    GhostStream,
+    GroupAbandoned,
     GroupRebuilt,
+    HardCapNear,
     Recovered,
     RetryScheduled,
     Signal,
@@ -29,6 +33,9 @@ _LINES: dict[type, tuple[str, str]] = {
     StreamsFound: ("info", "streams found"),
     GroupRebuilt: ("warning", "lost group rebuilt"),
     WorkerChanged: ("info", "worker"),
+    CutUnread: ("error", "entries cut that a group had not read"),
+    HardCapNear: ("warning", "hard cap near: soon entries are cut that a group has not read"),
+    GhostStream: ("warning", "no group reads this stream: its entries go unread"),
 }
 _MAX_STREAMS = 10
 
@@ -82,6 +89,10 @@ class SignalLog:
 def _line(signal: Signal) -> tuple[str, str] | None:
     if isinstance(signal, ConnectionChanged):
         return ("info", "server found again") if signal.connected else ("warning", "server lost")
+    if isinstance(signal, GroupAbandoned):
+        if signal.seconds_left:
+            return "warning", "nobody serves this group: soon it holds its stream no longer"
+        return "error", "nobody serves this group: it holds its stream no longer"
     return _LINES.get(type(signal))
 
 

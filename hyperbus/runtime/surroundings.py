@@ -17,6 +17,7 @@ from hyperbus.event.data import EventData, event_types
 from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.heartbeat import Heartbeat
 from hyperbus.runtime.notices import STREAM_BORN, Notices
+from hyperbus.runtime.retention import Retention
 from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.stream_finder import StreamFinder
 from hyperbus.settings import Settings
@@ -81,7 +82,12 @@ async def open_surroundings(
     await notices.start()
     notices.hear(STREAM_BORN, finder.look_soon)
     stack.push_async_callback(heartbeat.stop)
-    for part, name in ((finder.run(), "stream finder"), (notices.run(), "notices")):
+    retention = Retention(transport, announcer, clock, settings, prefix=prefix, types=event_types())
+    for part, name in (
+        (finder.run(), "stream finder"),
+        (notices.run(), "notices"),
+        (retention.run(), "retention"),
+    ):
         stack.push_async_callback(_end, asyncio.create_task(part, name=f"hyperbus {name}"))
     around = Surroundings(
         transport=transport,
