@@ -275,6 +275,8 @@ FAULTS: dict[str, Fault] = {
     **({"reload": reload} if ON["reload"] else {}),
     **{f"poison_{kind}": poison(kind) for kind in poison_kinds()},
 }
+#: How often a fault is tried again at the end that never came about.
+ATTEMPTS = 3
 #: Quick faults that may come while one of the slow ones is on.
 _QUICK = ("worker_kill", "client_kill", "cut", "drop_replies", "group_destroy")
 _SLOW = ("outage", "latency", "out_of_memory", "stop", "stop_rejecting", "server_kill", "half_open", "supervisor_kill")
@@ -306,6 +308,11 @@ class Schedule:
                 await self._break(world, kind)
                 await asyncio.sleep(self._random.uniform(0.2, 2 * self._pause))
             is_first = False
+        for kind in self.kinds * ATTEMPTS:
+            if not world.counts[kind]:  # something was in the way, such as a backlog
+                tell(f"{kind} (again)")
+                await self._break(world, kind)
+                await asyncio.sleep(self._pause)
 
     async def _break(self, world: World, kind: str) -> None:
         quick = [name for name in _QUICK if name in self.kinds]

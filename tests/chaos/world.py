@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +68,7 @@ class World:
         )
         self.proxy = Proxy(self.server.port)
         self.faults = History(folder / "faults.jsonl")
+        self.counts: Counter[str] = Counter()
         self.by_hand = History(folder / "published-chaos.jsonl")
         self.random = random.Random(f"{seed} world")
         self._seed, self._rate, self._plant = seed, rate, plant
@@ -252,7 +254,7 @@ class World:
         self.by_hand.add({"e": "stored", "t": time.time(), "id": event_id, "entry": entry.decode()})
         return event_id
 
-    async def stalled(self, event_id: str, seconds: float = 5.0) -> int | None:
+    async def stalled(self, event_id: str, seconds: float = 10.0) -> int | None:
         """Wait until a handler stalls on an event; return its process."""
         found: list[int] = []
 
@@ -294,6 +296,7 @@ class World:
 
     def fault(self, kind: str, begin: float, **more: Any) -> None:
         """Write down a fault that has ended now."""
+        self.counts[kind] += 1
         self.faults.add({"kind": kind, "begin": begin, "end": time.time(), **more})
 
     async def _sample(self) -> None:
