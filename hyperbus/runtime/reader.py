@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
-from hyperbus.runtime.inbox import READ_COUNT, Inbox, Received, receive
+from hyperbus.runtime.inbox import Inbox, Received, receive
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
 from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 
@@ -17,6 +17,8 @@ from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
 BLOCK: Seconds = 2.0
 #: The same where the group is ordered: a worker that is not to read any more finds out between two reads.
 ORDERED_BLOCK: Seconds = 0.2
+#: Pending entries that are read again at a time: the server looks each of them up, and does nothing else meanwhile.
+RECOVER_PAGE = 100
 #: How long a stream that cannot be read is left alone.
 SHUN: Seconds = 30.0
 #: Entries that are counted, when a group is rebuilt, of those it may see again.
@@ -108,6 +110,12 @@ class GroupReader:
             self.recover()
             await self._reader.wake()
 
+    async def join(self) -> None:
+        """Become known to the group before the first read: others hand over only to those that it knows."""
+        for name in self.readable():
+            with suppress(ServerError):  # the first read deals with it
+                await self._reader.read_pending(self._group, self._consumer, name, after=FIRST_ID, count=1)
+
     async def stop(self) -> None:
         """Let `run` end; a read that is under way is taken in first."""
         self._stopping = True
@@ -180,17 +188,17 @@ class GroupReader:
     async def _recover_stream(self, stream: str) -> None:
         after = FIRST_ID
         while True:
-            await self._inbox.wait_for_room()
+            page = min(await self._inbox.wait_for_room(), RECOVER_PAGE)
             if self._stopping:
                 return
             with self._inbox.remembering() as gone:
                 pending = await self._streams.pending(
-                    stream, self._group, consumer=self._consumer, after=after, count=READ_COUNT
+                    stream, self._group, consumer=self._consumer, after=after, count=page
                 )
                 if any(self._is_unknown(stream, entry.id, gone) for entry in pending):
                     counts = {entry.id: entry.delivery_count for entry in pending}
                     await self._recover_page(stream, after, counts, gone)
-            if len(pending) < READ_COUNT:
+            if len(pending) < page:
                 return
             after = pending[-1].id
 

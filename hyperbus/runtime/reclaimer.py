@@ -140,11 +140,15 @@ class Reclaimer:
         if not names:
             return 0
         asked = self._clock.monotonic()
-        if not await self._right.hold():
+        if not await self._hear(self._right.hold()):
             self._lose_turn()
             await self._look_at_checkpoints(names, self._checkpoints.load)
             return 0
-        summaries = await self._streams.pending_summaries([(name, self._group) for name in names])
+        if not self._ordered and not self._may_judge():
+            await self._look_at_checkpoints(names, self._checkpoints.save)
+            await self._right.let_go()  # another worker may judge already
+            return 0
+        summaries = await self._hear(self._streams.pending_summaries([(name, self._group) for name in names]))
         owners = {owner for summary in summaries for owner in summary.consumers if owner != self._consumer}
         dead = await self._dead(sorted(owners))
         claimed = 0

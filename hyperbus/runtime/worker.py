@@ -175,6 +175,7 @@ class Worker:
         try:
             known = await around.finder.follow(found) if self.declaration.types.globs else {}
             await found({**self._named_streams(), **known})
+            await reader.join()
             await self._work(
                 self._executor(handle, endings),
                 intake=[reader.run()],

@@ -254,7 +254,7 @@ async def test_a_read_that_broke_off_after_delivering_is_recovered() -> None:
 
 async def test_many_entries_are_recovered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held already is not handed out twice."""
-    monkeypatch.setattr(reader, "READ_COUNT", 10)
+    monkeypatch.setattr(reader, "RECOVER_PAGE", 10)
     kind, seen, reads = unique(), [], []
     here = Running()
 
