@@ -10,15 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-import msgspec
 import structlog
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
-from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError, PublishFailed
+from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError, NotDurable, PublishFailed
 from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
-from hyperbus.event.envelope import Event, Publishable
+from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.event.routing import check_name
 from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
 from hyperbus.runtime.consuming import consume_events, read_events
@@ -128,43 +127,60 @@ class Bus:
         correlation_id: str | None = None,
         source_agent: str | None = None,
         timeout: Seconds | None = None,  # noqa: ASYNC109 - it is kept by the publisher, for many at once
+        once: bool = False,
+        durability: str | None = None,
     ) -> str:
         """Store one event; return its entry id. Waits for room and for the answer, `timeout` seconds at most.
 
-        What is given here wins over what the event has.
+        What is given here wins over what the event has. With `once`, repeats of an event id add nothing, and what may
+        be stored or not is sent again until the timeout. `durability` ("replica:N", "disk") waits for more than the
+        server's memory. See docs/durability.md.
 
         Raises:
-            EncodeError, EventTooLargeError: it cannot be published; nothing was sent.
+            EncodeError, EventTooLargeError, DurabilityUnsupported: it cannot be published; nothing was sent.
             BusUnavailable: it was not sent.
             PublishUncertain: it was sent, and no answer came: it may be stored or not.
             PublishRefusedError: the server said no.
+            NotDurable: it is stored, and `durability` was not reached in time.
         """
-        event = self._complete(what, workflow_id, correlation_id, source_agent)
-        entry_id = await self._open_publisher().publish(event, timeout=timeout)
-        if self._local:
+        event = complete(what, workflow_id, correlation_id, source_agent, self._source_agent)
+        publisher = self._publisher or self._open_publisher()
+        try:
+            entry_id = await publisher.publish(event, timeout=timeout, once=once, durability=durability)
+        except NotDurable as stored:
+            await self._local.call_stored([event], [stored])
+            raise
+        if self._local.wanted:
             await self._local.call(event)
         return entry_id
 
-    async def publish_many(self, events: Sequence[Publishable], *, timeout: Seconds | None = None) -> list[str]:  # noqa: ASYNC109
+    async def publish_many(
+        self,
+        events: Sequence[Publishable],
+        *,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - one deadline for many round trips
+        once: bool = False,
+        durability: str | None = None,
+    ) -> list[str]:
         """Store many events, in order; return their entry ids, in order. One round trip for every 500.
 
-        Each is judged by itself: one that cannot be encoded does not hold back the others.
+        Each is judged by itself: one that cannot be encoded does not hold back the others. `once` and `durability`
+        are those of `publish`.
 
         Raises:
             PublishFailed: some were not stored, or it is not known; its `results` say which.
-            BusUnavailable: none was sent.
+            BusUnavailable, DurabilityUnsupported: none was sent.
         """
-        complete = [self._complete(what, None, None, None) for what in events]
-        results: Sequence[str | HyperbusError] = ()
+        agent = self._source_agent
+        whole = [complete(what, own_agent=agent) for what in events]
+        publisher = self._open_publisher()
         try:
-            results = ids = await self._open_publisher().publish_many(complete, timeout=timeout)
+            ids = await publisher.publish_many(whole, timeout=timeout, once=once, durability=durability)
         except PublishFailed as failed:
-            results = failed.results
+            await self._local.call_stored(whole, failed.results)
             raise
-        finally:
-            for event, result in zip(complete, results, strict=False):
-                if self._local and isinstance(result, str):
-                    await self._local.call(event)
+        if self._local.wanted:
+            await self._local.call_stored(whole, ids)
         return ids
 
     def on_publish(self, pattern: str, handler: LocalHandler) -> None:
@@ -269,27 +285,6 @@ class Bus:
 
     # -- inside
 
-    def _complete(
-        self, what: Publishable, workflow_id: str | None, correlation_id: str | None, source_agent: str | None
-    ) -> Event[Any]:
-        if not isinstance(what, Event):
-            return Event(
-                data=what,
-                workflow_id=workflow_id,
-                correlation_id=correlation_id,
-                source_agent=source_agent or self._source_agent,
-            )
-        changes: dict[str, str] = {}
-        if workflow_id is not None:
-            changes["workflow_id"] = workflow_id
-        if correlation_id is not None:
-            changes["correlation_id"] = correlation_id
-        if source_agent is not None:
-            changes["source_agent"] = source_agent
-        elif what.source_agent is None and self._source_agent is not None:
-            changes["source_agent"] = self._source_agent
-        return msgspec.structs.replace(what, **changes) if changes else what
-
     def _open_publisher(self) -> Publisher:
         if self._publisher is None:
             raise BusUnavailable("the bus is not open; publish inside `async with Bus(...)`")
@@ -309,6 +304,8 @@ class Bus:
             timeout=self._settings.publish_timeout,
             buffer=self._settings.publish_buffer,
             buffer_bytes=self._settings.publish_buffer_bytes,
+            once_window=self._settings.once_window,
+            durability_timeout=self._settings.durability_timeout,
         )
 
     async def _open_transport(self) -> Transport:

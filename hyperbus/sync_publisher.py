@@ -69,8 +69,10 @@ class SyncPublisher:
         correlation_id: str | None = None,
         source_agent: str | None = None,
         timeout: Seconds | None = None,
+        once: bool = False,
+        durability: str | None = None,
     ) -> str:
-        """Store one event; return its entry id. Blocks; raises as `Bus.publish` does."""
+        """Store one event; return its entry id. Blocks; takes and raises what `Bus.publish` does."""
         return self._ask(
             lambda bus: bus.publish(
                 what,
@@ -78,12 +80,21 @@ class SyncPublisher:
                 correlation_id=correlation_id,
                 source_agent=source_agent,
                 timeout=timeout,
+                once=once,
+                durability=durability,
             )
         )
 
-    def publish_many(self, events: Sequence[Publishable], *, timeout: Seconds | None = None) -> list[str]:
-        """Store many events, in order; return their entry ids. Blocks; raises as `Bus.publish_many` does."""
-        return self._ask(lambda bus: bus.publish_many(events, timeout=timeout))
+    def publish_many(
+        self,
+        events: Sequence[Publishable],
+        *,
+        timeout: Seconds | None = None,
+        once: bool = False,
+        durability: str | None = None,
+    ) -> list[str]:
+        """Store many events, in order; return their entry ids. Blocks; takes and raises as `Bus.publish_many` does."""
+        return self._ask(lambda bus: bus.publish_many(events, timeout=timeout, once=once, durability=durability))
 
     async def _serve(self, opened: list[BaseException | None], ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

@@ -1,0 +1,176 @@
+"""What every way of publishing does with a batch: list its streams, append it as asked, announce what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from operator import itemgetter
+from typing import NamedTuple
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUncertain
+from hyperbus.event.routing import notices_key
+from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
+from hyperbus.transport import Durability, NewEntry, Transport
+
+#: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
+#: and the server is asked again whether it can do what `durability=` asks.
+REFRESH: Seconds = 30.0
+#: The sorted set of streams that hyperbus has published into, by the time of the first entry.
+STREAM_DIRECTORY = "streams"
+FIRST_PAUSE: Seconds = 0.05
+LONGEST_PAUSE: Seconds = 1.0
+#: How much of what is left of a publish's time is spent on waiting for durability; the rest is for telling of it.
+_SHARE = 0.9
+#: How much of the window is used for sending again what may be stored: the server's clock is not ours.
+_SURE = 0.9
+
+#: What became of an event: its entry id, or the error it met.
+Outcome = str | HyperbusError
+
+
+class Mode(NamedTuple):
+    """How events are appended."""
+
+    once: bool = False
+    durability: Durability | None = None
+
+
+PLAIN = Mode()
+
+
+class Appender:
+    """Appends batches in the ways there are, with all that is due before and after. Keeps no events."""
+
+    def __init__(
+        self, transport: Transport, announcer: Announcer, clock: Clock, *, prefix: str, once_window: Seconds
+    ) -> None:
+        self._transport = transport
+        self._announcer = announcer
+        self._clock = clock
+        self._prefix = prefix
+        self._once_window = once_window
+        self._listed: dict[str, float] = {}
+        self._checked: dict[tuple[int, bool], float] = {}
+        # Waiting for durability holds up the connection: who has to queue is not sent yet, and is told so.
+        self._durable_turn = asyncio.Lock()
+        self._lost = False
+        self._last_error = ""
+
+    def turn(self, mode: Mode) -> AbstractAsyncContextManager[None]:
+        """Return what is held from before `prepare` until `append` is done."""
+        return nullcontext() if mode.durability is None else self._durable_turn
+
+    async def prepare(self, streams: Iterable[str], mode: Mode) -> HyperbusError | None:
+        """Do what is due before entries are sent to `streams`; return why they cannot be sent, now or at all."""
+        try:
+            await self._list_streams(streams)
+            if mode.durability is not None:
+                await self._check(mode.durability)
+        except HyperbusError as error:
+            return error
+        return None
+
+    async def append(
+        self, entries: Sequence[NewEntry], ids: Sequence[str], mode: Mode, deadline: float
+    ) -> list[Outcome]:
+        """Append entries, made of the events with these ids; return what became of each."""
+        if not entries:
+            return []
+        streams = self._transport.streams
+        started = self._clock.monotonic()
+        durability = mode.durability
+        if durability is not None:
+            left = max(0.001, (deadline - started) * _SHARE)
+            durability = replace(durability, timeout=min(durability.timeout, left))
+        if mode.once:
+            pairs = list(zip(entries, ids, strict=True))
+            results = await streams.append_once(pairs, window=self._once_window, durability=durability)
+        elif durability is not None:
+            results = await streams.append(entries, durability=durability)
+        else:
+            results = await streams.append(entries)
+        self._announce(entries, results, self._clock.monotonic() - started)
+        return results
+
+    def refuse(self, entries: Sequence[NewEntry], error: HyperbusError) -> list[Outcome]:
+        """Return what became of entries that `prepare` had an error for."""
+        results: list[Outcome] = [error] * len(entries)
+        if results:
+            self._announce(entries, results, 0.0)
+        return results
+
+    def may_send_again(self, result: Outcome, mode: Mode) -> bool:
+        """Tell whether an event with this result is to be sent again: it is not stored, or a repeat adds nothing."""
+        return isinstance(result, BusUnavailable) or (mode.once and isinstance(result, PublishUncertain))
+
+    def last_repeat(self, deadline: float, sent: float) -> float:
+        """Return until when what was sent at the time `sent`, without an answer, may be sent again."""
+        return min(deadline, sent + self._once_window * _SURE)
+
+    def unavailable(self, what: str) -> BusUnavailable:
+        """Return the error of an event that was not sent."""
+        return BusUnavailable(f"{what}; the last error was: {self._last_error or 'none, the server is slow'}")
+
+    def uncertain(self, mode: Mode) -> PublishUncertain:
+        """Return the error of an event that was sent, and whose answer did not come in time."""
+        advice = ""
+        if mode.once:
+            advice = f"; the same event, published with once=True within {self._once_window:g} s, is stored once"
+        return PublishUncertain(f"no answer in time; the event may be stored or not{advice}")
+
+    async def _list_streams(self, streams: Iterable[str]) -> None:
+        """Enter streams in the directory before their first entry, so that globs find them.
+
+        Raises:
+            BusUnavailable: the server is away.
+        """
+        now = self._clock.now()
+        new = {stream: now for stream in streams if self._listed.get(stream, 0.0) < now - REFRESH}
+        if not new:
+            return
+        try:
+            if await self._transport.records.add_members(STREAM_DIRECTORY, new):
+                births = [NewEntry(notices_key(self._prefix), b"stream", stream.encode()) for stream in new]
+                await self._transport.streams.append(births)  # who misses one reads the directory soon after
+        except BusUnavailable:
+            raise
+        except HyperbusError:
+            return  # a full server refuses; the scan finds them
+        self._listed |= new
+
+    async def _check(self, durability: Durability) -> None:
+        now = self._clock.monotonic()
+        level = (durability.replicas, durability.disk)
+        checked = self._checked.get(level)
+        if checked is None or checked < now - REFRESH:
+            await self._transport.streams.check_durability(durability)
+            self._checked[level] = now
+
+    def _announce(self, entries: Sequence[NewEntry], results: Sequence[Outcome], seconds: Seconds) -> None:
+        away: BusUnavailable | None = None
+        if set(map(type, results)) == {str}:
+            self._announce_stored(Counter(map(itemgetter(0), entries)), seconds)
+        else:
+            # What is stored, and not known to be as safe as was asked for, counts as both.
+            failed = [result for result in results if isinstance(result, HyperbusError)]
+            streams = [e.stream for e, r in zip(entries, results, strict=True) if isinstance(r, str | NotDurable)]
+            self._announce_stored(Counter(streams), seconds)
+            for error, count in Counter(type(error).__name__ for error in failed).items():
+                self._announcer.announce(PublishErred(count, error))
+            away = next((error for error in reversed(failed) if isinstance(error, BusUnavailable)), None)
+            if away is not None or any(isinstance(error, PublishUncertain) for error in failed):
+                self._checked.clear()  # the next connection may lead to another server
+        self._last_error = str(away or "")
+        if self._lost != (away is not None):
+            self._lost = away is not None
+            self._announcer.announce(ConnectionChanged("publisher", connected=not self._lost, error=self._last_error))
+
+    def _announce_stored(self, streams: Counter[str], seconds: Seconds) -> None:
+        if streams:
+            cut = len(self._prefix) + 1
+            counts = {stream[cut:]: count for stream, count in streams.items()}
+            self._announcer.announce(Published(counts, seconds))

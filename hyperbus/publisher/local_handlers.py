@@ -1,0 +1,49 @@
+"""Handlers in the publishing process itself, called for what it stored. They keep nothing and hold up no event."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import structlog
+
+from hyperbus.errors import HyperbusError, NotDurable
+from hyperbus.event.envelope import Event
+from hyperbus.event.routing import TypeFilter
+
+#: A local handler, and the pattern of event types that it wants.
+LocalHandler = Callable[[Event[Any]], Awaitable[None] | None]
+
+
+class LocalHandlers:
+    """Handlers that run in the publishing process, right after an event was stored. Best effort: errors are logged."""
+
+    def __init__(self) -> None:
+        self._handlers: list[tuple[TypeFilter, LocalHandler]] = []
+        #: Whether there is anybody to call.
+        self.wanted = False
+        self._log = structlog.get_logger("hyperbus.publisher")
+
+    def add(self, pattern: str, handler: LocalHandler) -> None:
+        """Let `handler` see events whose type matches `pattern`."""
+        self._handlers.append((TypeFilter([pattern]), handler))
+        self.wanted = True
+
+    async def call(self, event: Event[Any]) -> None:
+        """Call every handler that wants the event, one after the other."""
+        for types, handler in self._handlers:
+            if not types.matches(event.type):
+                continue
+            try:
+                answer = handler(event)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception as error:  # noqa: BLE001 - a local handler is a user's code, and the event is stored
+                self._log.error("local handler failed", handler=repr(handler), type=event.type, error=repr(error))
+
+    async def call_stored(self, events: Iterable[Event[Any]], results: Iterable[str | HyperbusError]) -> None:
+        """Call them for those events that were stored, as their results say."""
+        for event, result in zip(events, results, strict=False):
+            if isinstance(result, str | NotDurable):
+                await self.call(event)

@@ -1,0 +1,209 @@
+"""The publisher: one event at a time from many tasks, and many at a time from one.
+
+Nothing is sent twice, unless the caller said `once=True`: then a repeat adds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, DurabilityUnsupported, EventTooLargeError, HyperbusError, PublishFailed
+from hyperbus.event.codec import Codec
+from hyperbus.event.data import check_type
+from hyperbus.event.envelope import Event
+from hyperbus.event.routing import stream_key
+from hyperbus.publisher.appender import PLAIN, Appender, Mode, Outcome
+from hyperbus.publisher.chunk import Chunk, ChunkSender
+from hyperbus.publisher.durability import read_durability
+from hyperbus.publisher.lane import BATCH, DURABLE_BATCH, Lane
+from hyperbus.publisher.room import Room
+from hyperbus.signals import Announcer
+from hyperbus.transport import NewEntry, Transport
+
+#: How much of a publish's time may go into waiting for durability.
+_DURABLE_SHARE = 0.8
+
+
+class Publisher:
+    """Turns events into entries.
+
+    1. Encodes an event and refuses one that is too large, before anything is sent.
+    2. Holds a bounded number of events that wait; the next publisher waits for room.
+    3. Sends what has gathered, each mode in a lane of its own: one round trip at a time, so that order is kept.
+    4. Tells each caller its entry id, or what went wrong, by its deadline.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        announcer: Announcer,
+        clock: Clock,
+        *,
+        codec: Codec,
+        prefix: str,
+        max_event_bytes: int,
+        timeout: Seconds,
+        buffer: int,
+        buffer_bytes: int,
+        once_window: Seconds,
+        durability_timeout: Seconds,
+    ) -> None:
+        self._clock = clock
+        self._encode = codec.encode
+        self._field = codec.field
+        self._prefix = prefix
+        self._max_event_bytes = max_event_bytes
+        self._timeout = timeout
+        self._durability_timeout = durability_timeout
+        self._appender = Appender(transport, announcer, clock, prefix=prefix, once_window=once_window)
+        self._room = Room(clock, buffer, buffer_bytes)
+        self._routes: dict[str, str] = {}
+        self._lanes: dict[Mode, tuple[Lane, asyncio.Task[None]]] = {}
+        self._plain: Lane | None = None
+
+    async def start(self) -> None:
+        """Begin to send."""
+        self._plain = self._lane(PLAIN)
+
+    async def stop(self) -> None:
+        """Send what has gathered (until its deadlines), then stop."""
+        self._plain = None
+        await self._room.close()
+        ends = []
+        for lane, task in self._lanes.values():
+            lane.close()
+            ends.append(task)
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if error is not None:
+                raise error
+
+    def publish(
+        self,
+        event: Event[Any],
+        *,
+        timeout: Seconds | None = None,
+        once: bool = False,
+        durability: str | None = None,
+    ) -> Awaitable[str]:
+        """Append one event; return where its entry id will be. See `Bus.publish`."""
+        entry = self.encode(event)
+        lane = self._plain
+        if lane is None:
+            raise _closed()
+        allowed = self._timeout if timeout is None else timeout
+        mode = self._mode(once, durability, allowed) if once or durability is not None else PLAIN
+        deadline = self._clock.monotonic() + allowed
+        if not self._room.enter(len(entry.body)):
+            return self._publish_later(entry, event.id, deadline, mode)
+        if mode is not PLAIN:
+            lane = self._lane(mode)
+        return lane.put(entry, event.id, deadline)
+
+    async def publish_many(
+        self,
+        events: Sequence[Event[Any]],
+        *,
+        timeout: Seconds | None = None,  # noqa: ASYNC109 - one deadline for many round trips
+        once: bool = False,
+        durability: str | None = None,
+    ) -> list[str]:
+        """Append many events; return their entry ids, in order. See `Bus.publish_many`."""
+        if self._plain is None:
+            raise _closed()
+        allowed = self._timeout if timeout is None else timeout
+        deadline = self._clock.monotonic() + allowed
+        mode = self._mode(once, durability, allowed)
+        most = BATCH if mode.durability is None else DURABLE_BATCH
+        results: list[Outcome] = []
+        under_way: asyncio.Task[list[Outcome]] | None = None
+        try:
+            for start in range(0, len(events), most):
+                chunk = self._encode_each(events[start : start + most])  # while the server works on the one before
+                if under_way is not None:
+                    results += await under_way
+                sending = ChunkSender(self._appender, self._clock, mode).append(chunk, deadline)
+                under_way = asyncio.create_task(sending, name="hyperbus publish_many")
+                await asyncio.sleep(0)  # lets the chunk be written before the next one is encoded
+            if under_way is not None:
+                results += await under_way
+        finally:
+            if under_way is not None and not under_way.done():
+                under_way.cancel()
+                await asyncio.wait((under_way,))
+        return _all_stored(results)
+
+    def encode(self, event: Event[Any]) -> NewEntry:
+        """Return the entry that an event becomes.
+
+        Raises:
+            EncodeError: its data cannot be written.
+            EventTooLargeError: it is over the limit.
+        """
+        body = self._encode(event)
+        if len(body) > self._max_event_bytes:
+            raise EventTooLargeError(
+                f"{event.type} {event.id} is {len(body)} bytes, over the limit of {self._max_event_bytes}; "
+                f"store large data elsewhere and publish where it is, or raise max_event_bytes"
+            )
+        stream = self._routes.get(event.type)
+        if stream is None:
+            stream = self._routes[check_type(event.type)] = stream_key(self._prefix, event.type)
+        return NewEntry(stream, self._field, body)
+
+    def _encode_each(self, events: Sequence[Event[Any]]) -> Chunk:
+        entries: list[NewEntry] = []
+        refused: list[tuple[int, HyperbusError]] = []
+        for index, event in enumerate(events):
+            try:
+                entries.append(self.encode(event))
+            except HyperbusError as error:
+                refused.append((index, error))
+        return Chunk(events, entries, refused)
+
+    def _mode(self, once: bool, durability: str | None, allowed: Seconds) -> Mode:
+        if durability is None:
+            return Mode(once) if once else PLAIN
+        patience = min(self._durability_timeout, max(0.001, allowed * _DURABLE_SHARE))
+        return Mode(once, read_durability(durability, patience))
+
+    def _lane(self, mode: Mode) -> Lane:
+        """Return the lane of a mode; one for durability ends when it is empty, so that there are never many."""
+        known = self._lanes.get(mode)
+        if known is not None and not known[0].ended:
+            return known[0]
+        lane = Lane(mode, self._appender, self._clock, self._room)
+        task = asyncio.create_task(lane.run(), name="hyperbus publisher")
+        self._lanes[mode] = lane, task
+        task.add_done_callback(lambda _: self._forget(mode, lane))
+        return lane
+
+    def _forget(self, mode: Mode, lane: Lane) -> None:
+        if lane.ended and self._lanes.get(mode, (None,))[0] is lane:
+            del self._lanes[mode]
+
+    async def _publish_later(self, entry: NewEntry, event_id: str, deadline: float, mode: Mode) -> str:
+        try:
+            entered = await self._room.wait(len(entry.body), deadline)
+        except TimeoutError:
+            raise self._appender.unavailable("no room in the publish buffer") from None
+        if not entered or self._plain is None:
+            raise BusUnavailable("the bus was closed before the event was sent")
+        return await self._lane(mode).put(entry, event_id, deadline)
+
+
+def _closed() -> BusUnavailable:
+    return BusUnavailable("the bus is closed; publish inside `async with Bus(...)`")
+
+
+def _all_stored(results: list[Outcome]) -> list[str]:
+    stored = [result for result in results if isinstance(result, str)]
+    if len(stored) == len(results):
+        return stored
+    if all(isinstance(result, BusUnavailable) for result in results):
+        raise BusUnavailable(f"none of {len(results)} events was sent: {results[0]}")
+    if isinstance(results[0], DurabilityUnsupported) and all(isinstance(r, DurabilityUnsupported) for r in results):
+        raise results[0]
+    raise PublishFailed(results)
