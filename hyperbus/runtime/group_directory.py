@@ -15,7 +15,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import ServerError
 from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.signals import Announcer, GroupAbandoned
-from hyperbus.transport import GroupInfo, StreamInfo, Transport
+from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport
 
 #: The sorted set of every group on every stream, by the time that it was first seen.
 GROUP_DIRECTORY = "groups"
@@ -200,6 +200,16 @@ class GroupDirectory:
 
     def _state(self, pair: Pair) -> _Known:
         return (self._known or {})[pair[0]][pair[1]]
+
+
+async def release(records: Records, stream: str, group: str) -> None:
+    """Let a group that is ended for good hold its stream no longer; whoever keeps the directory sees it after `GRACE`.
+
+    Raises:
+        BusUnavailable, ServerError: the server is away, or refuses.
+    """
+    await records.remove_members(GROUP_DIRECTORY, [_member((stream, group))])
+    await records.delete([_record((stream, group))])
 
 
 def _member(pair: Pair) -> str:

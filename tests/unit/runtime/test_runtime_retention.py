@@ -11,6 +11,7 @@ import pytest
 from hyperbus import Event, EventData, consumer
 from hyperbus.errors import BusUnavailable, OutOfMemoryError, ServerError
 from hyperbus.event.retention import Declared, Keep, write_declared
+from hyperbus.runtime.group_directory import release
 from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.runtime.retention import Retention
 from hyperbus.settings import Settings
@@ -220,6 +221,22 @@ async def test_a_lost_group_holds_everything_until_it_is_made_again() -> None:
     cutting.clock.time += 1
     await heir.round()
     assert await cutting.left() == 90
+
+
+async def test_a_group_that_is_ended_for_good_is_released() -> None:
+    """Not at once: the process that cuts cannot tell it from one whose record was lost."""
+    cutting = Cutting(Keep(age=0))
+    await cutting.records.put(heartbeat_name("c"), b"{}")
+    await cutting.begin(100, "ended", "other")
+    await cutting.read("ended", 10, ack=False)
+    await cutting.read("other", 100)
+    await cutting.pass_time(1)
+    cutting.transport.inner.destroy_group(STREAM, "ended")
+    await release(cutting.records, STREAM, "ended")
+    await cutting.pass_time(60, rounds=4)
+    assert await cutting.left() == 100
+    await cutting.pass_time(700, rounds=7)
+    assert await cutting.left() == 0
 
 
 async def test_a_group_of_another_program_that_is_removed_holds_nothing() -> None:
