@@ -9,6 +9,7 @@ from hyperbus.declaration.retry_policy import Backoff
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishFailed, PublishUncertain
 from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event
+from hyperbus.event.retention import Keep
 from hyperbus.sync_publisher import SyncPublisher
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "Event",
     "EventData",
     "HyperbusError",
+    "Keep",
     "Middleware",
     "PublishFailed",
     "PublishUncertain",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hyperbus.clock import Seconds
+from hyperbus.errors import OutOfMemoryError
 from hyperbus.transport import Records
 
 
@@ -19,10 +20,16 @@ class Lease:
         self._ttl = ttl
 
     async def hold(self) -> bool:
-        """Take the lease, or keep it for another TTL; tell whether it is held now. One or two round trips."""
+        """Take the lease, or keep it for another TTL; tell whether it is held now. One or two round trips.
+
+        A full server lets a lease be kept, and not taken: False.
+        """
         if await self._records.compare_and_set(self._name, self._holder, self._holder, ttl=self._ttl):
             return True
-        return await self._records.compare_and_set(self._name, None, self._holder, ttl=self._ttl)
+        try:
+            return await self._records.compare_and_set(self._name, None, self._holder, ttl=self._ttl)
+        except OutOfMemoryError:
+            return False
 
     async def let_go(self) -> None:
         """Give the lease up, if it is held."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol, TypeVar
 
 from hyperbus.clock import Clock, Seconds
@@ -153,6 +155,9 @@ class Reclaimer:
         dead = await self._dead(sorted(owners))
         claimed = 0
         for name, summary in zip(names, summaries, strict=True):
+            if self._ordered:
+                claimed += await self._claim_in_order(name, summary.consumers.keys() - {self._consumer}, dead)
+                continue
             for owner in dead & summary.consumers.keys():
                 claimed += await self._claim_all(name, owner)
         for owner in dead | await self._dead_without_pending(names):
@@ -225,16 +230,33 @@ class Reclaimer:
             left = await self._streams.pending(stream, self._group, consumer=owner, after=FIRST_ID, count=room)
             if not left:
                 return claimed
-            taken = await self._streams.claim(
-                stream, self._group, self._consumer, [entry.id for entry in left], owner=owner
-            )
-            now = self._clock.now()
-            event_type = self._type_in(stream)
-            received = receive(stream, event_type, [entry for entry, _ in taken], now)
-            for item, (_, count) in zip(received, taken, strict=True):
-                item.tries = count
-                item.alone = item.suspect = count > self._innocent
-            self._inbox.put(stream, await self._resume(stream, received, claimed=True))
-            claimed += len(taken)
-            if taken:
-                self._announcer.announce(Claimed(self._group, stream, len(taken), owner))
+            claimed += await self._claim(stream, owner, [entry.id for entry in left])
+
+    async def _claim_in_order(self, stream: str, owners: AbstractSet[str], dead: AbstractSet[str]) -> int:
+        """Claim what dead owners left in a stream of an ordered group, oldest first, whoever had it.
+
+        While one that lives, or may live, has something pending, nothing is claimed: it could be older.
+        """
+        if owners - dead:
+            return 0
+        claimed, after = 0, FIRST_ID
+        while owners and (room := min(self._inbox.room(), PAGE)):
+            page = await self._streams.pending(stream, self._group, after=after, count=room)
+            for owner, left in itertools.groupby(page, key=lambda entry: entry.consumer):
+                if owner in owners:
+                    claimed += await self._claim(stream, owner, [entry.id for entry in left])
+            if len(page) < room:
+                break
+            after = page[-1].id
+        return claimed
+
+    async def _claim(self, stream: str, owner: str, ids: Sequence[bytes]) -> int:
+        taken = await self._streams.claim(stream, self._group, self._consumer, ids, owner=owner)
+        received = receive(stream, self._type_in(stream), [entry for entry, _ in taken], self._clock.now())
+        for item, (_, count) in zip(received, taken, strict=True):
+            item.tries = count
+            item.alone = item.suspect = count > self._innocent
+        self._inbox.put(stream, await self._resume(stream, received, claimed=True))
+        if taken:
+            self._announcer.announce(Claimed(self._group, stream, len(taken), owner))
+        return len(taken)

@@ -39,7 +39,8 @@ async def test_an_answer_that_took_long_starts_the_grace_again(question: str) ->
 
         async def slowly(ask: Any, *arguments: Any, **options: Any) -> Any:
             answer = await ask(*arguments, **options)
-            if len(slow) < 4:
+            task = asyncio.current_task()  # retention asks too, in a task of its own
+            if len(slow) < 4 and task is not None and task.get_name().endswith("helper"):
                 await asyncio.sleep(0.2)
                 slow.append(loop.time())
             return answer

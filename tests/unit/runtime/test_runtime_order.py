@@ -104,3 +104,21 @@ async def test_a_handler_that_takes_too_long_has_failed() -> None:
         async with here.bus.running(handler):
             buried = await here.recorder.wait_for_one(EntryDeadLettered, within=10)
     assert buried.message == "the handler took longer than its timeout of 0.05 s"
+
+
+async def test_what_several_dead_workers_left_is_claimed_in_the_order_of_the_stream() -> None:
+    """Not owner by owner: a key's events lie with both of them."""
+    kind, group, seen = unique(), unique(), []
+
+    @consumer(group=group, types=[kind], concurrency=4, order_by="workflow_id")
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running(heartbeat_ttl=0.2) as here:
+        for number in range(12):
+            await here.bus.publish(Event(type=kind, data={"n": number}, workflow_id="one"))
+        for number in range(6):
+            await here.deliver_to_the_dead(kind, group, count=2, consumer="ab"[number % 2])
+        async with here.bus.running(handler):
+            await eventually(lambda: len(seen) >= 12, within=10)
+    assert seen == list(range(12))

@@ -11,6 +11,8 @@ elseif held then
 end
 if ARGV[3] == '0' then
   redis.call('DEL', KEYS[1])
+elseif ARGV[1] == '1' and ARGV[2] == ARGV[4] and ARGV[5] ~= '' then
+  redis.call('PEXPIRE', KEYS[1], ARGV[5]) -- the same value lives on: a full server takes this, and no SET
 elseif ARGV[5] == '' then
   redis.call('SET', KEYS[1], ARGV[4])
 else
