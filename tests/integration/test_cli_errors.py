@@ -218,7 +218,7 @@ class Crash(Consumer):
 """,
     )
     ended = hyperbus("run", "crash", "--url", url, "--http-port", "0", folder=tmp_path)
-    check(ended, 21, "died 6 times")
+    check(ended, 21, "died 10 times")
     assert "no database today" in ended.err
 
 
