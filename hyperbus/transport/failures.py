@@ -14,7 +14,10 @@ class Failures(Protocol):
     async def set_delivery_counts(
         self, stream: str, group: str, consumer: str, counts: Sequence[tuple[bytes, int]]
     ) -> list[bool]:
-        """Write the delivery count of entries that `consumer` still owns; tell which. Atomic for each entry."""
+        """Write the delivery count of entries that `consumer` still owns; tell which. Atomic for each entry.
+
+        Their idle time starts again, as in all that writes a count.
+        """
         ...
 
     async def schedule_retries(

@@ -40,14 +40,20 @@ async def test_a_later_retry_replaces_the_earlier_one(harness: Harness) -> None:
     assert await harness.streams.retry_times(stream, "g", ids) == [DUE - 30]
 
 
-async def test_waiting_for_a_retry_does_not_make_an_entry_young(harness: Harness) -> None:
-    """Its idle time goes on."""
+async def test_a_count_that_is_written_starts_the_idle_time_again(harness: Harness) -> None:
+    """Keeping it would make newer servers walk through all that is pending."""
     stream, ids = await harness.delivered(1)
-    async with asyncio.timeout(DEADLINE):
-        while (await harness.streams.pending(stream, "g"))[0].idle < 0.1:
-            await asyncio.sleep(0.01)
-    await harness.streams.schedule_retries(stream, "g", "c1", [(ids[0], 2, DUE)])
-    assert (await harness.streams.pending(stream, "g"))[0].idle >= 0.1
+    for write in (
+        lambda: harness.streams.schedule_retries(stream, "g", "c1", [(ids[0], 2, DUE)]),
+        lambda: harness.streams.set_delivery_counts(stream, "g", "c1", [(ids[0], 3)]),
+    ):
+        before = 0.0
+        async with asyncio.timeout(DEADLINE):
+            while before < 0.2:
+                await asyncio.sleep(0.01)
+                before = (await harness.streams.pending(stream, "g"))[0].idle
+        assert await write() == [True]
+        assert (await harness.streams.pending(stream, "g"))[0].idle < before
 
 
 async def test_a_schedule_goes_with_the_entry_to_its_next_owner(harness: Harness) -> None:

@@ -132,7 +132,7 @@ class MemoryFailures(Part):
         for text, count in counts:
             pending = log.claimable(members, parse_id(text), consumer)
             if pending is not None:
-                pending.delivery_count = count
+                pending.delivery_count, pending.delivered_at = count, self._store.clock.monotonic()
             written.append(pending is not None)
         return written
 

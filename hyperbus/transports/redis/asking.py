@@ -10,7 +10,7 @@ from hyperbus.transports.redis.connection import Wire
 from hyperbus.transports.redis.replies import Refusal, is_missing
 
 #: Ids that one script looks at: a server does nothing else while a script runs.
-SCRIPT_IDS = 200
+SCRIPT_IDS = 100
 #: Entries that one script moves with their bytes.
 SCRIPT_ENTRIES = 50
 

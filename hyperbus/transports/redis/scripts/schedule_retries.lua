@@ -1,4 +1,6 @@
--- Writes delivery count and due time of pending entries, where the consumer still owns them; their idle time stays.
+-- Writes delivery count and due time of pending entries, where the consumer still owns them.
+-- Their idle time starts again: Redis 8.4 and newer keep pending entries in the order of their idle times, and to write
+-- one that is not the youngest makes them walk past all younger ones, 4 ms with 300,000 pending.
 -- KEYS[1]: the stream; KEYS[2]: the group's retries
 -- ARGV[1]: group; ARGV[2]: consumer; then triples: entry id, delivery count, due time
 -- Returns a list of 1 (written) or 0, in the order of the triples.
@@ -13,7 +15,7 @@ for index = 3, #ARGV, 3 do
   local id = ARGV[index]
   local owned = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])[1]
   local claimed = owned and redis.call(
-    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'IDLE', owned[3], 'RETRYCOUNT', ARGV[index + 1], 'JUSTID')
+    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', ARGV[index + 1], 'JUSTID')
   if claimed and #claimed > 0 then
     redis.call('ZADD', KEYS[2], ARGV[index + 2], id)
     written[#written + 1] = 1
