@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUncertain
@@ -23,13 +23,18 @@ REFRESH: Seconds = 30.0
 STREAM_DIRECTORY = "streams"
 FIRST_PAUSE: Seconds = 0.05
 LONGEST_PAUSE: Seconds = 1.0
-#: How much of what is left of a publish's time is spent on waiting for durability; the rest is for telling of it.
-_SHARE = 0.9
+#: What is left of a publish's time when waiting for durability ends: servers look at such waits every 0.1 s.
+_TELLING: Seconds = 0.2
 #: How much of the window is used for sending again what may be stored: the server's clock is not ours.
 _SURE = 0.9
 
 #: What became of an event: its entry id, or the error it met.
 Outcome = str | HyperbusError
+
+
+def are_stored(results: list[Outcome]) -> TypeGuard[list[str]]:
+    """Tell whether each of them is an entry id. Quick, as it nearly always is so."""
+    return set(map(type, results)) <= {str}
 
 
 class Mode(NamedTuple):
@@ -67,9 +72,9 @@ class Appender:
     async def prepare(self, streams: Iterable[str], mode: Mode) -> HyperbusError | None:
         """Do what is due before entries are sent to `streams`; return why they cannot be sent, now or at all."""
         try:
-            await self._list_streams(streams)
             if mode.durability is not None:
                 await self._check(mode.durability)
+            await self._list_streams(streams)
         except HyperbusError as error:
             return error
         return None
@@ -84,8 +89,8 @@ class Appender:
         started = self._clock.monotonic()
         durability = mode.durability
         if durability is not None:
-            left = max(0.001, (deadline - started) * _SHARE)
-            durability = replace(durability, timeout=min(durability.timeout, left))
+            left = max(0.001, deadline - started)
+            durability = replace(durability, timeout=min(durability.timeout, max(left / 2, left - _TELLING)))
         if mode.once:
             pairs = list(zip(entries, ids, strict=True))
             results = await streams.append_once(pairs, window=self._once_window, durability=durability)
@@ -150,9 +155,9 @@ class Appender:
             await self._transport.streams.check_durability(durability)
             self._checked[level] = now
 
-    def _announce(self, entries: Sequence[NewEntry], results: Sequence[Outcome], seconds: Seconds) -> None:
+    def _announce(self, entries: Sequence[NewEntry], results: list[Outcome], seconds: Seconds) -> None:
         away: BusUnavailable | None = None
-        if set(map(type, results)) == {str}:
+        if are_stored(results):
             self._announce_stored(Counter(map(itemgetter(0), entries)), seconds)
         else:
             # What is stored, and not known to be as safe as was asked for, counts as both.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hyperbus.clock import Clock
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishUncertain
 from hyperbus.event.envelope import Event
-from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome
+from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome, are_stored
 from hyperbus.transport import NewEntry
 
 
@@ -63,7 +63,7 @@ class ChunkSender:
         return results
 
     def _unsettled(self, results: list[Outcome]) -> list[int]:
-        if set(map(type, results)) == {str}:
+        if are_stored(results):
             return []
         return [place for place, result in enumerate(results) if self._appender.may_send_again(result, self._mode)]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -91,3 +94,34 @@ def test_every_random_bit_has_its_place(monkeypatch: pytest.MonkeyPatch, fill: i
     monkeypatch.setattr(envelope.time, "time_ns", lambda: 0x0123_4567_89AB * 1_000_000)
     monkeypatch.setattr(envelope, "_random_bits", lambda count: fill & (1 << count) - 1)
     assert new_id() == f"01234567-89ab-{middle}-{end}"
+
+
+def test_ids_of_a_forked_process_are_its_own() -> None:
+    """A child that went on with its parent's random numbers would repeat the parent's ids."""
+    made = []
+    for child in range(2):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.write(writing, new_id()[15:].encode())
+            os._exit(0)
+        os.close(writing)
+        made.append(os.read(reading, 100))
+        os.close(reading)
+        os.wait()
+        assert len(made[child]) == 21
+    assert len({*made, new_id()[15:].encode()}) == 3
+
+
+def test_ids_of_a_program_that_seeds_its_random_numbers_are_unique() -> None:
+    """The seed is for its own ends."""
+    random.seed(1)
+    first = new_id()[15:]
+    random.seed(1)
+    assert new_id()[15:] != first
+
+
+def test_ids_of_many_threads_are_unique() -> None:
+    """Threads share what makes ids."""
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: [new_id() for _ in range(2_000)], range(8)))
+    assert len({text for ids in made for text in ids}) == 16_000
