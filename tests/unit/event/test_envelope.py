@@ -96,6 +96,7 @@ def test_every_random_bit_has_its_place(monkeypatch: pytest.MonkeyPatch, fill: i
     assert new_id() == f"01234567-89ab-{middle}-{end}"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests; the child needs none
 def test_ids_of_a_forked_process_are_its_own() -> None:
     """A child that went on with its parent's random numbers would repeat the parent's ids."""
     made = []
