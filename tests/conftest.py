@@ -41,3 +41,19 @@ def shared_servers() -> Iterator[SharedServers]:
 def server(request: pytest.FixtureRequest, shared_servers: SharedServers) -> Server:
     """Each kind of server in turn; shared, so use names of your own."""
     return shared_servers.get(request.param)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run tests marked `one_server` on one kind of server: they take long, and the others would show nothing new."""
+    binaries = list(server_binaries())
+    chosen = "valkey-wheel" if "valkey-wheel" in binaries else binaries[0]
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("one_server") is not None
+        and isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and item.callspec.params.get("server", chosen) != chosen
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

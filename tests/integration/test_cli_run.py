@@ -25,6 +25,8 @@ from hyperbus.transports.embedded import find_server
 from tests.commands import DEADLINE, Running, hyperbus, wait_for, write_modules
 from tests.servers import Server
 
+pytestmark = pytest.mark.one_server
+
 #: The ready-made consumers' groups.
 GROUPS = ("db_writers", "metrics_collectors", "log_aggregators")
 #: How long the load lasts, in seconds, and how many events a second there are.

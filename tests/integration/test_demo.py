@@ -17,6 +17,8 @@ import pytest
 from tests.commands import DEADLINE, command, environment, hyperbus
 from tests.servers import Server
 
+pytestmark = pytest.mark.one_server
+
 ESCAPE = b"\x1b["
 
 

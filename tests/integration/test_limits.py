@@ -19,6 +19,8 @@ from tests.recorder import eventually
 from tests.servers import Server
 from tests.unit.runtime.running import unique
 
+pytestmark = pytest.mark.one_server
+
 MB = 2**20
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 

@@ -13,6 +13,8 @@ from tests.commands import Running, wait_for, write_modules
 from tests.servers import Server
 from tests.unit.runtime.running import unique
 
+pytestmark = pytest.mark.one_server
+
 EVENTS = 500
 POISON = 250
 SINGLE = """

@@ -31,6 +31,8 @@ from tests.recorder import Recorder
 from tests.servers import Server
 from tests.unit.runtime.running import body, unique
 
+pytestmark = pytest.mark.one_server
+
 LONG = bool(os.environ.get("HYPERBUS_TEST_LONG"))
 KILLS = 10 if LONG else 3
 MANY = 1_000_000 if LONG else 100_000

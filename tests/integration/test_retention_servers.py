@@ -17,6 +17,8 @@ from tests.recorder import Recorder
 from tests.servers import Server, server_binaries
 from tests.unit.runtime.running import unique
 
+pytestmark = pytest.mark.one_server
+
 #: How many events the long test sends: HYPERBUS_TEST_RETENTION_EVENTS=10000000 for the full one.
 EVENTS = int(os.environ.get("HYPERBUS_TEST_RETENTION_EVENTS", "500000"))
 #: How far the slow group stays behind while there is something to publish.

@@ -21,6 +21,8 @@ from tests.commands import Running, _status, command, environment, wait_for, wri
 from tests.servers import Server
 from tests.unit.runtime.running import unique
 
+pytestmark = pytest.mark.one_server
+
 LONG = bool(os.environ.get("HYPERBUS_TEST_LONG"))
 PROCESSES = 4
 #: Events a second, and how many of them at once.

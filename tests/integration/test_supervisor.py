@@ -31,6 +31,8 @@ from tests.recorder import eventually
 from tests.servers import Server
 from tests.unit.runtime.running import unique
 
+pytestmark = pytest.mark.one_server
+
 WITHIN = 15.0
 #: Appends what it is handed to a file, so that the test sees it.
 WRITES = """
