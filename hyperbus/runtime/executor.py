@@ -161,15 +161,17 @@ class Executor:
                 judgement = await self._suspects.begin(received) if alone else None
             except HyperbusError:
                 judgement = None  # it runs uncounted: a death too few is better than one too many
-            if judgement is not None:
-                self._end(received, DeadLettered("poison", judgement))
-                if key is not None:
-                    self._pass_on(key)
-            elif self._declaration.batch is None:
-                await self._handle_one(received, number)
-            else:
-                await self._handle_batch([received], number)
-        await self._suspects.clear(received)
+            try:
+                if judgement is not None:
+                    self._end(received, DeadLettered("poison", judgement))
+                    if key is not None:
+                        self._pass_on(key)
+                elif self._declaration.batch is None:
+                    await self._handle_one(received, number)
+                else:
+                    await self._handle_batch([received], number)
+            finally:
+                await self._suspects.clear(received)  # a handler that is cut off has killed nobody either
         return self._monotonic()
 
     def _suspect_key(self, received: Received) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -50,21 +51,21 @@ class HandOver:
             by_stream.setdefault(item.stream, []).append(item)
         given: dict[str, list[str]] = {}
         left: list[Received] = []
-        try:
-            for stream, items in by_stream.items():
+        for stream, items in by_stream.items():
+            try:
                 peers = await self._peers(stream)
-                if not peers:
-                    left += items
-                    continue
-                share = -(-len(items) // len(peers))
+                share = -(-len(items) // len(peers)) if peers else 0
                 for peer, part in zip(peers, _parts(items, share), strict=False):
+                    given.setdefault(peer, []).append(stream)
                     counts = [(item.id, item.tries) for item in part]
                     await self._streams.hand_over(stream, self._group, self._consumer, peer, counts)
-                    given.setdefault(peer, []).append(stream)
-            for peer, streams in given.items():
+            except HyperbusError:
+                left += items  # what was handed over all the same is no longer ours, and not counted back
+            else:
+                left += () if peers else items
+        for peer, streams in given.items():
+            with suppress(HyperbusError):  # it finds them itself, only later
                 await self._give(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
-        except HyperbusError:
-            return list(received)  # what was handed over all the same is no longer ours, and not counted back
         return left
 
     async def _peers(self, stream: str) -> list[str]:
@@ -75,4 +76,4 @@ class HandOver:
 
 
 def _parts(items: Sequence[Received], size: int) -> list[Sequence[Received]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+    return [items[start : start + size] for start in range(0, len(items), size)] if size else []

@@ -45,7 +45,8 @@ class Heartbeat:
         Raises:
             BusUnavailable: the server cannot be reached.
         """
-        await self._records.put(heartbeat_name(consumer), about, ttl=self._ttl)
+        # not with `put`, which a full server refuses
+        await self._records.compare_and_set(heartbeat_name(consumer), None, about, ttl=self._ttl)
         with self._lock:
             self._names[consumer] = about
         if self._thread is None:
@@ -97,4 +98,4 @@ class Heartbeat:
             with self._lock:
                 removed = name not in self._names
             if not removed:
-                await records.put(heartbeat_name(name), about, ttl=self._ttl)
+                await records.compare_and_set(heartbeat_name(name), None, about, ttl=self._ttl)

@@ -114,6 +114,10 @@ class Inbox:
         """Tell whether an entry is held here."""
         return entry_id in self._held.get(stream, ())
 
+    def held_of(self, stream: str) -> int:
+        """Return how many entries of a stream are held."""
+        return len(self._held.get(stream, ()))
+
     def put(self, stream: str, received: Sequence[Received]) -> None:
         """Take entries of one stream in, in order; one that is held already is left as it is."""
         taken = self.hold(stream, received)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import OutOfMemoryError
 from hyperbus.transport import Records
 
 
@@ -20,16 +19,10 @@ class Lease:
         self._ttl = ttl
 
     async def hold(self) -> bool:
-        """Take the lease, or keep it for another TTL; tell whether it is held now. One or two round trips.
-
-        A full server lets a lease be kept, and not taken: False.
-        """
+        """Take the lease, or keep it for another TTL; tell whether it is held now. One or two round trips."""
         if await self._records.compare_and_set(self._name, self._holder, self._holder, ttl=self._ttl):
             return True
-        try:
-            return await self._records.compare_and_set(self._name, None, self._holder, ttl=self._ttl)
-        except OutOfMemoryError:
-            return False
+        return await self._records.compare_and_set(self._name, None, self._holder, ttl=self._ttl)
 
     async def let_go(self) -> None:
         """Give the lease up, if it is held."""

@@ -133,8 +133,9 @@ class GroupReader:
                 self._announce_connection(lost=True, error=str(error))
             except GroupNotFoundError:
                 await self._rebuild()
-            except ServerError:
-                await self._shun()
+            except ServerError as error:
+                if not await self._shun():
+                    self._announce_connection(lost=True, error=str(error))
             else:
                 pause = _FIRST_PAUSE
                 self._announce_connection(lost=False)
@@ -236,17 +237,20 @@ class GroupReader:
             except HyperbusError:
                 continue  # the next read fails as well, and says why
 
-    async def _shun(self) -> None:
-        """Find the streams that the server refuses to read, and leave them alone for a while."""
+    async def _shun(self) -> bool:
+        """Find the streams that are none, and leave them alone for a while; False if it is not because of them."""
         until = self._clock.monotonic() + SHUN
+        found = False
         for name in self.readable():
             try:
                 await self._streams.info([name])
             except BusUnavailable:
-                return
+                return True  # the next read finds out
             except ServerError as error:
+                found = True
                 self._shunned[name] = until
                 _announce_shunned(self._announcer, name, error)
+        return found
 
     def readable(self) -> tuple[str, ...]:
         """Return the streams that are not left alone."""

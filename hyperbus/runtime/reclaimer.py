@@ -22,6 +22,8 @@ LEASE: Seconds = 1.0
 CHECKPOINT: Seconds = 1.0
 #: How often dead consumers are looked for that have nothing pending.
 TIDY: Seconds = 10.0
+#: How often a worker asks whether more is pending with it than it knows of.
+RECOUNT: Seconds = 5.0
 #: Entries that are claimed in one round trip, at most; more would hold the server too long.
 PAGE = 100
 #: The part of a TTL that an answer may take. After a longer one the living may not have had their chance either.
@@ -71,9 +73,10 @@ class Reclaimer:
        A server that took long to answer was away too.
     3. Claims page by page, as far as there is room; each claim checks that the dead one still owns the entry.
     4. Removes a dead consumer from the group once it has nothing pending.
-    5. Says until when this worker may read, for a group that is ordered: only who holds the lease may, and only once
+    5. Asks, now and then, whether more is pending with this worker than it knows of: nobody else would take it.
+    6. Says until when this worker may read, for a group that is ordered: only who holds the lease may, and only once
        nobody else has anything pending, so that no later event overtakes an earlier one in another process.
-    6. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
+    7. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Reclaimer:
         self._turn_until = 0.0
         self._checkpoints_at = float("-inf")
         self._tidied_at = clock.monotonic()
+        self._recounted_at = clock.monotonic()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -141,6 +145,7 @@ class Reclaimer:
         names = tuple(self._names())
         if not names:
             return 0
+        await self._recount(names)
         asked = self._clock.monotonic()
         if not await self._hear(self._right.hold()):
             self._lose_turn()
@@ -188,6 +193,17 @@ class Reclaimer:
         if now - self._checkpoints_at >= CHECKPOINT:
             self._checkpoints_at = now
             await look(names)
+
+    async def _recount(self, names: Sequence[str]) -> None:
+        """Find out, now and then, whether entries were handed over to this worker whose notice was lost."""
+        now = self._clock.monotonic()
+        if now - self._recounted_at < RECOUNT:
+            return
+        self._recounted_at = now
+        summaries = await self._streams.pending_summaries([(name, self._group) for name in names])
+        for name, summary in zip(names, summaries, strict=True):
+            if summary.consumers.get(self._consumer, 0) > self._inbox.held_of(name):
+                self._claims_uncertain()
 
     async def _dead_without_pending(self, names: Sequence[str]) -> set[str]:
         """Return, now and then, dead consumers that have nothing pending and so show up nowhere else."""

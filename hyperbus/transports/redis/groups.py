@@ -8,7 +8,6 @@ from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
 from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
 from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
 from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.replies import Refusal
 from hyperbus.transports.redis.script import Script
 
 #: What is kept for a group under keys of its own, and goes with it.
@@ -24,6 +23,7 @@ class RedisGroups(Asking):
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)
+        self._create_group = Script("create_group")
         self._claim = Script("claim")
         self._hand_over = Script("hand_over")
         self._remove_consumer = Script("remove_consumer")
@@ -31,12 +31,8 @@ class RedisGroups(Asking):
 
     async def create_groups(self, groups: Sequence[tuple[str, str, bytes]]) -> list[bool]:
         """Create (stream, group, after this id) where missing, with the stream; tell which were created."""
-        commands = [("XGROUP", "CREATE", stream, group, after, "MKSTREAM") for stream, group, after in groups]
-        replies = await self._ask(commands)
-        # Another worker may have been faster: that is success too.
-        there = [type(reply) is Refusal and str(reply).startswith("BUSYGROUP") for reply in replies]
-        self._wire.check([reply for reply, known in zip(replies, there, strict=True) if not known])
-        return [not known for known in there]
+        calls = [((stream,), (group, after)) for stream, group, after in groups]
+        return list(map(bool, await self._create_group.run(self._wire, calls)))
 
     async def destroy_group(self, stream: str, group: str) -> bool:
         """Remove a group for good, with its pending list and all that is kept for it but its dead letters."""

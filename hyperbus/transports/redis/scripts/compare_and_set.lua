@@ -9,10 +9,11 @@ if ARGV[1] == '1' then
 elseif held then
   return 0
 end
+-- A server that is out of memory lets a script go on whose first write needs none. PERSIST is that write: heartbeats and
+-- leases are small, and without them nobody would take over what is pending, and make room.
+redis.call('PERSIST', KEYS[1])
 if ARGV[3] == '0' then
   redis.call('DEL', KEYS[1])
-elseif ARGV[1] == '1' and ARGV[2] == ARGV[4] and ARGV[5] ~= '' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[5]) -- the same value lives on: a full server takes this, and no SET
 elseif ARGV[5] == '' then
   redis.call('SET', KEYS[1], ARGV[4])
 else

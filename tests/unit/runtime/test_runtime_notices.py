@@ -1,0 +1,91 @@
+"""What processes tell each other at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+from hyperbus import BusUnavailable
+from hyperbus.clock import SystemClock
+from hyperbus.event.routing import notices_key
+from hyperbus.runtime.notices import Notices
+from hyperbus.transport import NewEntry
+from tests.faults import FaultyTransport
+from tests.recorder import eventually
+
+
+class Listening:
+    """Two processes' notices over one memory."""
+
+    def __init__(self) -> None:
+        self.transport = FaultyTransport()
+        self.one = Notices(self.transport, SystemClock(), prefix="events")
+        self.other = Notices(self.transport, SystemClock(), prefix="events")
+        self.heard: list[bytes] = []
+        self.other.hear(b"kind", self.heard.append)
+
+    async def __aenter__(self) -> Self:
+        await self.transport.open()
+        await self.other.start()
+        self._task = asyncio.create_task(self.other.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self.transport.close()
+
+
+async def test_a_notice_reaches_other_processes_at_once() -> None:
+    """In order, and only who asked for its kind."""
+    async with Listening() as here:
+        await here.one.give(b"other kind", b"0")
+        for body in (b"1", b"2"):
+            await here.one.give(b"kind", body)
+        await eventually(lambda: here.heard == [b"1", b"2"])
+
+
+async def test_what_was_told_before_is_not_heard() -> None:
+    """An old notice says nothing about now."""
+    here = Listening()
+    await here.transport.open()
+    await here.one.give(b"kind", b"old")
+    async with here:
+        await here.one.give(b"kind", b"new")
+        await eventually(lambda: here.heard == [b"new"])
+
+
+async def test_an_outage_is_made_up_for() -> None:
+    """What was told meanwhile is heard afterwards; it is asked for again after a pause."""
+    here, failed = Listening(), []
+
+    async def breaks(read: Any, *arguments: Any, **options: Any) -> Any:
+        if len(failed) < 2:
+            failed.append(True)
+            raise BusUnavailable("away")
+        return await read(*arguments, **options)
+
+    here.transport.reader_overrides["read"] = breaks
+    async with here:
+        await here.one.give(b"kind", b"1")
+        await eventually(lambda: here.heard == [b"1"])
+    assert len(failed) == 2
+
+
+async def test_anybody_can_write_nonsense() -> None:
+    """It is passed over."""
+    async with Listening() as here:
+        await here.transport.streams.append([NewEntry(notices_key("events"), b"nobody's", b"\xff")])
+        await here.one.give(b"kind", b"1")
+        await eventually(lambda: here.heard == [b"1"])
+
+
+async def test_who_forgot_is_told_no_more() -> None:
+    """A worker that stopped hears nothing."""
+    async with Listening() as here:
+        others: list[bytes] = []
+        here.other.hear(b"kind", others.append)
+        here.other.forget(b"kind", others.append)
+        await here.one.give(b"kind", b"1")
+        await eventually(lambda: here.heard == [b"1"])
+    assert others == []

@@ -1,0 +1,152 @@
+"""Entries that may kill their process: begun alone, counted, judged only for deaths while alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hyperbus import BusUnavailable, Delivery, Event, consumer
+from hyperbus.runtime import reclaimer
+from hyperbus.runtime.suspects import MOST_DEATHS
+from hyperbus.signals import Claimed, EntryDeadLettered
+from tests.recorder import eventually
+from tests.unit.runtime.running import Running, unique
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reclaimer, "SWEEP", 0.02)
+
+
+async def left_by_the_dead(here: Running, kind: str, *numbers: int, deliveries: int = 2) -> list[bytes]:
+    """Publish events, and let them have been delivered so often to workers that died; return their ids."""
+    await here.publish(kind, *numbers)
+    await here.deliver_to_the_dead(kind, "g")
+    streams = here.memory.streams
+    ids = [entry.id for entry in await streams.pending(f"events:{kind}", "g")]
+    await streams.set_delivery_counts(f"events:{kind}", "g", "dead", [(entry_id, deliveries) for entry_id in ids])
+    return ids
+
+
+async def deaths(here: Running, kind: str, ids: list[bytes]) -> list[int]:
+    found: list[int] = await here.memory.streams.suspicions(f"events:{kind}", "g", ids)
+    return found
+
+
+class Neighbours:
+    """Notes how many handlers run beside each other."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        self.beside: dict[int, int] = {}
+        self.tries: dict[int, int] = {}
+        self.running = 0
+
+        @consumer(group="g", types=[kind], concurrency=8, **options)
+        async def handler(event: Event, delivery: Delivery) -> None:
+            self.running += 1
+            self.beside[event.data["n"]] = self.running
+            self.tries[event.data["n"]] = delivery.tries
+            await asyncio.sleep(0.02)
+            self.beside[event.data["n"]] = max(self.running, self.beside[event.data["n"]])
+            self.running -= 1
+
+        self.handler = handler
+
+
+@pytest.mark.parametrize(("deliveries", "alone"), [(1, False), (2, True)])
+async def test_what_was_claimed_twice_runs_alone(deliveries: int, alone: bool) -> None:
+    """One death may be anybody's fault; after the second all that it held is run one by one, and cleared."""
+    kind = unique()
+    neighbours = Neighbours(kind)
+    async with Running() as here:
+        ids = await left_by_the_dead(here, kind, *range(5), deliveries=deliveries)
+        async with here.bus.running(neighbours.handler):
+            await eventually(lambda: len(neighbours.beside) == 5 and not neighbours.running)
+            await eventually(lambda: here.recorder.of(Claimed))
+        assert await deaths(here, kind, ids) == [0] * 5
+    assert (set(neighbours.beside.values()) == {1}) is alone
+    assert set(neighbours.tries.values()) == {deliveries + 1}
+
+
+async def test_it_is_judged_after_two_deaths_while_alone() -> None:
+    """It is not begun a third time; its neighbours are handled, one at a time."""
+    kind = unique()
+    neighbours = Neighbours(kind)
+    async with Running() as here:
+        ids = await left_by_the_dead(here, kind, *range(3), deliveries=5)
+        for _ in range(MOST_DEATHS):
+            await here.memory.streams.suspect(f"events:{kind}", "g", [ids[1]])
+        async with here.bus.running(neighbours.handler):
+            letter = await here.recorder.wait_for_one(EntryDeadLettered)
+            await eventually(lambda: set(neighbours.beside) == {0, 2})
+        assert (letter.entry_id, letter.reason) == (ids[1].decode(), "poison")
+        assert letter.error == "PoisonError"
+        assert await deaths(here, kind, ids) == [0, 0, 0]
+        assert len(await here.dead_letters(kind, "g")) == 1
+
+
+async def test_deaths_in_company_are_never_held_against_it() -> None:
+    """However often it was delivered: only what was begun alone is counted."""
+    kind = unique()
+    neighbours = Neighbours(kind)
+    async with Running() as here:
+        await left_by_the_dead(here, kind, 1, deliveries=50)
+        async with here.bus.running(neighbours.handler):
+            await eventually(lambda: 1 in neighbours.beside)
+        assert here.recorder.of(EntryDeadLettered) == []
+    assert neighbours.tries == {1: 51}
+
+
+async def test_a_handler_that_is_cut_off_has_killed_nobody() -> None:
+    """A suspect that takes longer than the drain is not judged for it, however often it is cut off."""
+    kind, begun = unique(), asyncio.Event()
+
+    @consumer(group="g", types=[kind])
+    async def hangs(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with Running(drain_timeout=0.05) as here:
+        ids = await left_by_the_dead(here, kind, 1, deliveries=2)
+        for _ in range(MOST_DEATHS + 1):
+            begun.clear()
+            async with here.bus.running(hangs):
+                await asyncio.wait_for(begun.wait(), 5)
+                assert await deaths(here, kind, ids) == [1]
+            assert await deaths(here, kind, ids) == [0]
+        assert here.recorder.of(EntryDeadLettered) == []
+
+
+async def test_it_runs_uncounted_when_it_cannot_be_counted() -> None:
+    """A server that is away costs a judgement, not an entry."""
+    kind = unique()
+    neighbours = Neighbours(kind)
+    async with Running() as here:
+        ids = await left_by_the_dead(here, kind, 1, deliveries=9)
+        for _ in range(MOST_DEATHS):
+            await here.memory.streams.suspect(f"events:{kind}", "g", ids)
+
+        async def away(*_: Any) -> Any:
+            raise BusUnavailable("away")
+
+        here.transport.streams.overrides |= {"suspect": away, "clear_suspects": away}
+        async with here.bus.running(neighbours.handler):
+            await eventually(lambda: 1 in neighbours.beside)
+        assert here.recorder.of(EntryDeadLettered) == []
+
+
+async def test_a_batch_takes_no_suspect_in() -> None:
+    """It is a batch by itself, so that it takes nobody with it."""
+    kind, batches = unique(), list[list[int]]()
+
+    @consumer(group="g", types=[kind], batch=10)
+    async def handler(events: list[Event]) -> None:
+        batches.append([event.data["n"] for event in events])
+
+    async with Running() as here:
+        await left_by_the_dead(here, kind, 0, 1, 2, deliveries=2)
+        async with here.bus.running(handler):
+            await eventually(lambda: sum(map(len, batches)) == 3)
+    assert sorted(batches) == [[0], [1], [2]]
