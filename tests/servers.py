@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -18,6 +19,8 @@ import redis
 
 #: How long a server may take to answer its first PING, or to end.
 DEADLINE = 20.0
+#: Where their ports are from; Linux gives connections those from 32768 on.
+PORTS = (10_000, 30_000)
 
 
 def server_binaries() -> dict[str, str]:
@@ -40,11 +43,19 @@ def server_binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on.
+
+    From below the range that systems take the local ends of connections from: else somebody's connection, even one to
+    the port itself, may hold it when a killed server is started again.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Server:

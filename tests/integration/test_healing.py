@@ -324,7 +324,7 @@ async def test_a_restart_and_the_loading_after_it_are_waited_for(server: Server)
             await here.recorder.wait_for(lambda _: connections(here.recorder) == [False], within=BACK)
             publishing = asyncio.create_task(here.publish(20, timeout=20))
             loading = asyncio.create_task(asyncio.to_thread(own.start))
-            await asyncio.to_thread(wait_for, lambda: _is_loading(own))
+            assert await asyncio.to_thread(wait_for, lambda: _is_loading(own) or loading.done())
             await loading
             await publishing
             await here.handled(*range(21))
