@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import Self
 
+from tests.servers import free_port
+
 _CHUNK = 64 * 1024
 
 
@@ -85,7 +87,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.port = 0
+        self.port = free_port()
         #: New connections swallow; see `swallow`.
         self.half_open = False
         #: Seconds that a round trip takes longer.
@@ -126,7 +128,6 @@ class Proxy:
         """Let clients connect (again)."""
         if self._server is None:
             self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     def swallow(self) -> None:
         """Make every connection half-open, and those to come: bytes vanish, and nobody is told."""
