@@ -38,8 +38,9 @@ from tests.recorder import Recorder, eventually
 from tests.servers import Server, free_port
 from tests.unit.runtime.running import body, unique
 
-#: What a worker and its process may ask of a broken server in a second.
-MOST_COMMANDS = 50
+#: What a worker and its process may ask of a broken server in a second, the first short pauses included; a hot loop
+#: asks thousands.
+MOST_COMMANDS = 100
 #: What may be announced, and so logged, of one trouble.
 MOST_TOLD = 8
 #: How soon after the trouble everything goes on.
