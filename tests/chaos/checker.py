@@ -174,8 +174,24 @@ def stored_once(run: Run) -> Verdict:
     entries: dict[str, set[str]] = defaultdict(set)
     for call in run.calls:
         entries[call.id].add(call.entry)
-    verdict.looked_at = len(entries)
-    verdict.broken += [f"{event_id} is stored as {sorted(ids)}" for event_id, ids in entries.items() if len(ids) > 1]
+    plain = {name: ids for name, ids in entries.items() if name not in run.published or not run.published[name].once}
+    verdict.looked_at = len(plain)
+    verdict.broken += [f"{event_id} is stored as {sorted(ids)}" for event_id, ids in plain.items() if len(ids) > 1]
+    return verdict
+
+
+def repeated_once(run: Run) -> Verdict:
+    """A publish with `once` is one entry, which every answer names, unless all was forgotten while it was repeated."""
+    verdict = Verdict("a publish with once is stored once, however often it is repeated", 0)
+    seen: dict[str, set[str]] = defaultdict(set)
+    for call in run.calls:
+        seen[call.id].add(call.entry)
+    for event in run.published.values():
+        if event.once and not run.was_flushed(event):
+            verdict.looked_at += 1
+            entries = event.named | seen[event.id]
+            if len(entries) > 1:
+                verdict.broken.append(f"{event.id} of {event.stream} is stored as {sorted(entries)}")
     return verdict
 
 
@@ -249,14 +265,17 @@ def seen_enough(run: Run) -> Verdict:
     stored = sum(1 for _ in run.expected())
     if stored < run.manifest["least_events"]:
         verdict.broken.append(f"only {stored} events were to be looked at, of {run.manifest['least_events']}")
+    repeated = sum(one.once and one.answers > 1 for one in run.published.values())
+    if repeated < run.manifest.get("least_repeated", 0):
+        verdict.broken.append(f"only {repeated} publishes with once were repeated")
     groups = Counter(call.group for call in run.calls if call.ok)
     verdict.broken += [f"group {group} handled nothing" for group in run.manifest["groups"] if not groups[group]]
     return verdict
 
 
 PROMISES = (
-    nothing_lost, dead_letters, order, rows_once, nothing_pending, no_phantoms, stored_once, nothing_taken, memory,
-    processes, seen_enough,
+    nothing_lost, dead_letters, order, rows_once, nothing_pending, no_phantoms, stored_once, repeated_once,
+    nothing_taken, memory, processes, seen_enough,
 )  # fmt: skip
 
 
@@ -271,6 +290,8 @@ def figures(run: Run) -> dict[str, Any]:
         calls[group] += len(ends) - 1
     return {
         "published": dict(published),
+        "once": sum(one.once for one in run.published.values()),
+        "once, repeated": sum(one.once and one.answers > 1 for one in run.published.values()),
         "excused": sum(one.outcome == "stored" and run.is_excused(one) for one in run.published.values()),
         "marks": len(run.marks),
         "poison": dict(Counter(one.poison for one in run.published.values() if one.poison)),

@@ -10,14 +10,17 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+#: Of two answers to one publish the heavier one holds.
+_WEIGHT = {"refused": 0, "uncertain": 1, "stored": 2}
 
 
 @dataclass
 class Published:
-    """One publish, as its producer saw it."""
+    """One publish, as its producer saw it; with `once` it may have been answered several times, and counts as one."""
 
     id: str
     stream: str
@@ -29,6 +32,20 @@ class Published:
     entry: str = ""
     ended: float = float("inf")
     producer: str = ""
+    once: bool = False
+    #: The entry ids that its answers named, when the last answer came, and how many there were of any kind.
+    named: set[str] = field(default_factory=set)
+    last: float = float("inf")
+    answers: int = 0
+
+    def answered(self, outcome: str, entry: str, when: float) -> None:
+        """Take down an answer: what was stored once stays so, and what was uncertain is never surely refused."""
+        self.answers += 1
+        self.last = when
+        if entry:
+            self.named.add(entry)
+        if self.answers == 1 or _WEIGHT[outcome] > _WEIGHT[self.outcome]:
+            self.outcome, self.entry, self.ended = outcome, entry, when
 
 
 @dataclass
@@ -86,6 +103,13 @@ class Run:
         place = f"{event.stream} {event.entry}"
         return not any(event.ended < mark["t"] < first and place not in mark["waiting"] for mark in self.marks)
 
+    def was_flushed(self, event: Published) -> bool:
+        """Tell whether the server was told to forget all between an event's first call and its last answer."""
+        return any(
+            fault["kind"] == "flushall" and fault["begin"] < event.last and event.called < fault["end"]
+            for fault in self.faults
+        )
+
     def expected(self) -> Iterator[Published]:
         """Return what has to have arrived."""
         return (one for one in self.published.values() if one.outcome == "stored" and not self.is_excused(one))
@@ -121,11 +145,11 @@ def _published(folder: Path, prefix: str) -> dict[str, Published]:
             if line["e"] == "call":
                 stream = f"{prefix}:{line['type']}"
                 found[line["id"]] = Published(
-                    line["id"], stream, line["key"], line["seq"], line["poison"], line["t"], producer=path.stem
-                )
+                    line["id"], stream, line["key"], line["seq"], line["poison"], line["t"], producer=path.stem,
+                    once=line.get("once", False),
+                )  # fmt: skip
             else:
-                one = found[line["id"]]
-                one.outcome, one.entry, one.ended = line["e"], line.get("entry", ""), line["t"]
+                found[line["id"]].answered(line["e"], line.get("entry", ""), line["t"])
     return found
 
 

@@ -6,6 +6,7 @@ python -m tests.chaos.producer FOLDER NAME SEED RATE
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 import signal
@@ -26,6 +27,10 @@ POISON = 150
 #: Pause after a publish that failed; the server is away, or full.
 PAUSE = 0.5
 _MEEK = ("raise", "reject")
+#: One publish in so many says `once`, and is repeated until it is answered.
+ONCE = 4
+#: How long such a publish may take until the producer itself repeats it; half of them have the usual time.
+ONCE_TIMEOUT = 1.0
 
 
 class Producer:
@@ -67,17 +72,28 @@ class Producer:
         return Event(type=event_type, data=data, workflow_id=key)
 
     async def _publish(self, bus: Bus, events: list[Event[Any]]) -> bool:
-        once: dict[str, Any] = {"once": True} if ON["once"] and len(events) == 1 and self._random.random() < 0.2 else {}
-        self._history.add(*(call_line(event, once=bool(once)) for event in events))
-        results: list[Any]
+        """Publish events; tell whether all are stored. Those with `once` are repeated as long as one is uncertain."""
+        is_once = ON["once"] and self._random.randrange(ONCE) == 0
+        options: dict[str, Any] = {"once": True} if is_once else {}
+        if is_once and self._random.random() < 0.5:
+            options["timeout"] = ONCE_TIMEOUT
+        self._history.add(*(call_line(event, once=is_once) for event in events))
+        while True:
+            results = await self._send(bus, events, options)
+            self._history.add(*(result_line(event, result) for event, result in zip(events, results, strict=True)))
+            uncertain = any(isinstance(result, PublishUncertain) for result in results)
+            if not (is_once and uncertain) or self._stopping.is_set():
+                return all(isinstance(result, str) for result in results)
+
+    async def _send(self, bus: Bus, events: list[Event[Any]], options: dict[str, Any]) -> list[Any]:
         try:
-            results = [await bus.publish(events[0], **once)] if len(events) == 1 else await bus.publish_many(events)
+            if len(events) == 1:
+                return [await bus.publish(events[0], **options)]
+            return list(await bus.publish_many(events, **options))
         except PublishFailed as failed:
-            results = list(failed.results)
+            return list(failed.results)
         except HyperbusError as error:
-            results = [error] * len(events)
-        self._history.add(*(result_line(event, result) for event, result in zip(events, results, strict=True)))
-        return all(isinstance(result, str) for result in results)
+            return [error] * len(events)
 
 
 def call_line(event: Event[Any], *, once: bool = False) -> dict[str, Any]:
@@ -97,4 +113,6 @@ def result_line(event: Event[Any], result: str | HyperbusError) -> dict[str, Any
 
 
 if __name__ == "__main__":
+    if os.environ.get("CHAOS_PLANT"):
+        importlib.import_module(os.environ["CHAOS_PLANT"])
     asyncio.run(Producer(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])).run())

@@ -78,7 +78,8 @@ async def run(plan: Plan, folder: Path) -> subprocess.CompletedProcess[str]:
     manifest: dict[str, Any] = {
         "seed": plan.seed, "prefix": PREFIX, "ttl": TTL, "groups": GROUPS, "rows": ROWS,
         "ordered": ["ordered"] if ON["order"] else [], "limits": {"rss": RSS_LIMIT, "used": used},
-        "faults": dict.fromkeys(kinds, plan.least), "least_events": int(plan.minutes * 60 * plan.rate * 0.05),
+        "faults": dict.fromkeys(kinds, plan.least), "least_repeated": 1 if ON["once"] and "half_open" in kinds else 0,
+        "least_events": int(plan.minutes * 60 * plan.rate * 0.05),
     }  # fmt: skip
     tell(f"seed {plan.seed}, {plan.server}, {plan.minutes:g} minutes, {plan.rate:g} events/s, in {folder}")
     tell(f"limits: worker RSS {RSS_LIMIT / 1e6:.0f} MB, used_memory {used / 1e6:.0f} MB")

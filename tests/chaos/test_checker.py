@@ -3,96 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.chaos import checker
 from tests.chaos.run import judge
+from tests.chaos.story import STREAM, Story
 from tests.commands import ROOT
-
-STREAM = "events:chaos.alpha"
-
-
-class Story:
-    """A run that never was. As it is made, everything in it went well."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest: dict[str, Any] = {
-            "prefix": "events", "ttl": 1.5, "groups": ["plain", "ordered"], "rows": {"rows": ("events.db", "workflow_updates")},
-            "ordered": ["ordered"],
-            "limits": {"rss": 100, "used": 1000}, "faults": {}, "least_events": 1, "exit_codes": [0, 0],
-        }  # fmt: skip
-        self.published: list[dict[str, Any]] = []
-        self.effects: list[dict[str, Any]] = []
-        self.faults: list[dict[str, Any]] = []
-        self.samples: list[dict[str, Any]] = [{"t": 1.0, "rss": {"1": 50}, "used": 500}]
-        self.marks: list[dict[str, Any]] = []
-        self.rows: list[str] = []
-        self.groups: dict[str, dict[str, Any]] = {
-            name: {"name": name, "missing": False, "pending": 0, "unread": 0, "parked": 0, "dead": []}
-            for name in ("plain", "ordered", "rows")
-        }
-
-    def publish(
-        self, event_id: str, seq: int = 0, *, at: float = 10.0, poison: str = "", outcome: str = "stored"
-    ) -> None:
-        call = {"e": "call", "t": at, "id": event_id, "type": "chaos.alpha", "key": "k", "seq": seq, "poison": poison}
-        result = {"e": outcome, "t": at + 0.1, "id": event_id, "entry": f"{seq}-1"}
-        self.published += [call] if outcome == "silence" else [call, result]
-
-    def handle(
-        self, event_id: str, seq: int = 0, *, at: float = 11.0, took: float = 0.1, group: str = "plain", worker: int = 1,
-        ok: bool = True,
-    ) -> None:  # fmt: skip
-        common = {
-            "group": group, "id": event_id, "stream": STREAM, "entry": f"{seq}-1", "consumer": f"worker-{worker}",
-            "pid": worker, "tries": 1, "call": len(self.effects),
-        }  # fmt: skip
-        self.effects += [{"e": "begin", "t": at, **common}, {"e": "end", "t": at + took, "ok": ok, **common}]
-
-    def event(self, event_id: str, seq: int = 0, *, at: float = 10.0) -> None:
-        """An event that is published, handled by every group, and written."""
-        self.publish(event_id, seq, at=at)
-        self.handle(event_id, seq, at=at + 1)
-        self.handle(event_id, seq, at=at + 1, group="ordered")
-        self.rows.append(event_id)
-
-    def fault(self, kind: str, begin: float, end: float, **more: Any) -> None:
-        self.faults.append({"kind": kind, "begin": begin, "end": end, **more})
-
-    def bury(self, event_id: str, seq: int = 0, *groups: str) -> None:
-        for group in groups or self.groups:
-            letter = {"id": event_id, "entry": f"{seq}-1", "reason": "exhausted", "message": "x"}
-            self.groups[group]["dead"].append(letter)
-
-    def write(self) -> None:
-        files = {
-            "published-p": self.published, "effects-1": self.effects, "faults": self.faults, "marks": self.marks,
-            "samples": self.samples,
-        }  # fmt: skip
-        for name, lines in files.items():
-            (self.folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (self.folder / "manifest.json").write_text(json.dumps(self.manifest))
-        final = {"streams": {STREAM: {"length": 1, "groups": list(self.groups.values())}}}
-        (self.folder / "final.json").write_text(json.dumps(final))
-        connection = sqlite3.connect(self.folder / "events.db")
-        connection.execute("CREATE TABLE workflow_updates (event_id TEXT)")
-        connection.executemany("INSERT INTO workflow_updates VALUES (?)", [(row,) for row in self.rows])
-        connection.commit()
-        connection.close()
-
-    def broken(self) -> dict[str, list[str]]:
-        """Return what the checker finds broken, by promise."""
-        self.write()
-        verdicts, _ = checker.check(self.folder)
-        return {verdict.promise: verdict.broken for verdict in verdicts if not verdict.holds}
-
 
 LOST = "no acknowledged publish without an effect in every group"
 DEAD = "dead letters only for poison, one each"
@@ -101,6 +20,7 @@ ROWS = "database rows exactly once"
 PENDING = "nothing pending at the end"
 PHANTOM = "no effect of a publish that was refused"
 STORED = "an event is stored once"
+ONCE = "a publish with once is stored once, however often it is repeated"
 TAKEN = "nothing taken from a live worker"
 MEMORY = "memory under the figures of the start"
 ENDED = "supervisors end when told to, their workers with them"
@@ -315,6 +235,50 @@ def test_an_event_that_lies_in_its_stream_twice_is_told(story):
     assert list(story.broken()) == [STORED]
 
 
+def test_a_publish_with_once_is_one_entry_however_often_it_was_answered(story):
+    """What handlers saw counts, and what its answers named."""
+    story.publish("x", 9, at=30.0, outcome="uncertain", once=True)
+    story.answer("x", 9, at=31.0)
+    for group in ("plain", "ordered"):
+        story.handle("x", 9, at=32.0, group=group)
+    story.rows.append("x")
+    assert story.broken() == {}
+    story.answer("x", 10, at=33.0)
+    (story.folder / "events.db").unlink()
+    assert list(story.broken()) == [ONCE]
+    story.published.pop()
+    story.handle("x", 8, at=34.0)
+    (story.folder / "events.db").unlink()
+    assert list(story.broken()) == [ONCE]
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin", "is_excused"),
+    [("flushall", 30.2, True), ("flushall", 33.0, False), ("flushall", 20.0, False), ("del", 30.2, False)],
+)
+def test_a_second_entry_is_excused_only_if_all_was_forgotten_between_the_repeats(story, kind, begin, is_excused):
+    """Deleting the stream does not make the server forget what it was given."""
+    story.fault(kind, begin, begin + 0.3, stream=STREAM)
+    story.publish("x", 8, at=30.0, outcome="uncertain", once=True)
+    story.answer("x", 9, at=31.0)
+    for at, seq in ((30.1, 8), (31.1, 9)):
+        story.handle("x", seq, at=at)
+    story.handle("x", 9, at=31.1, group="ordered")
+    story.rows.append("x")
+    story.event("enough", 20, at=60.0)
+    assert list(story.broken()) == ([] if is_excused else [ONCE])
+
+
+def test_what_was_uncertain_is_not_refused_by_a_later_answer(story):
+    """It may be there, so an effect of it is no phantom; nor does it have to arrive."""
+    story.publish("x", 9, at=30.0, outcome="uncertain", once=True)
+    story.answer("x", at=31.0, outcome="refused")
+    assert story.broken() == {}
+    story.handle("x", 9, at=32.0)
+    (story.folder / "events.db").unlink()
+    assert story.broken() == {}
+
+
 def test_what_a_live_worker_handles_is_not_given_to_another(story):
     """However long it takes."""
     story.handle("e1", 1, at=30.0, took=15.0)
@@ -370,10 +334,11 @@ def test_a_supervisor_that_ends_by_itself_is_told(story):
 
 
 def test_a_run_that_saw_too_little_proves_nothing(story):
-    """Too few faults, too few events, or a group that never worked."""
+    """Too few faults, too few events, no repeat, or a group that never worked."""
     story.manifest["faults"] = {"cut": 1}
+    story.manifest["least_repeated"] = 1
     story.manifest["least_events"] = 4
     story.manifest["groups"] = ["plain", "ordered"]
     story.effects = [line for line in story.effects if line["group"] != "ordered"]
     broken = story.broken()
-    assert len(broken[ENOUGH]) == 3
+    assert len(broken[ENOUGH]) == 4

@@ -13,6 +13,7 @@ from tests.chaos.run import Plan, judge, run
 LOST = "no acknowledged publish without an effect in every group"
 DEAD = "dead letters only for poison, one each"
 TAKEN = "nothing taken from a live worker"
+ONCE = "a publish with once is stored once, however often it is repeated"
 #: Bug → the faults that bring it out, and the promise that it breaks.
 BUGS = {
     "ack_before_handler": (["busy_kill", "worker_kill"], LOST),
@@ -22,6 +23,8 @@ BUGS = {
 }
 if ON["retention"]:
     BUGS["trim_unread"] = (["host_kill"], LOST)
+if ON["once"]:
+    BUGS["repeat_as_new"] = (["drop_replies", "cut"], ONCE)
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 

@@ -45,7 +45,7 @@ class World:
         seed: of producers.
         rate: events a second, of all producers together.
         supervisors, processes: how many supervisors, and processes of each.
-        plant: a module that plants a bug in the workers.
+        plant: a module that plants a bug in workers and producers.
         variables: more environment of the workers.
     """
 
@@ -227,7 +227,8 @@ class World:
             self._producers.append(
                 subprocess.Popen(
                     [*words, str(self._rate / max(1, self._counts[2]))], cwd=self.folder, stdout=log, stderr=log,
-                    stdin=subprocess.DEVNULL, env=environment(HYPERBUS_URL=self.url, HYPERBUS_PREFIX=PREFIX),
+                    stdin=subprocess.DEVNULL,
+                    env=environment(HYPERBUS_URL=self.url, HYPERBUS_PREFIX=PREFIX, CHAOS_PLANT=self._plant),
                 )
             )  # fmt: skip
 
