@@ -29,6 +29,7 @@ from hyperbus.supervisor.loading import load_consumers
 from hyperbus.supervisor.loops import chosen_loop, loop_factory
 from hyperbus.supervisor.memory import bound_allocations, own_rss
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
+from hyperbus.supervisor.orphan import end_without_supervisor
 
 #: How often a process says that its event loop turns, in seconds.
 ALIVE_INTERVAL = 0.5
@@ -46,6 +47,7 @@ def main() -> int:
     configure_logs(orders.settings.log_level, json=orders.json_logs)
     if not orders.only_inspect:
         bound_allocations(orders.settings.max_rss)
+        end_without_supervisor(sys.stdin.fileno(), orders.settings.drain_timeout)
     try:
         consumers = load_consumers(orders.modules, folder=Path(orders.folder))
         if orders.only_inspect:

@@ -323,7 +323,8 @@ import asyncio, sys
 from pathlib import Path
 from hyperbus.settings import Settings
 from hyperbus.supervisor.supervisor import Supervisor, run_until_signalled
-settings = Settings(url="memory://", http_port=0, websocket_port=0, drain_timeout=1.0)
+url, prefix = (sys.argv[3:] + ["memory://", "events"])[:2]
+settings = Settings(url=url, prefix=prefix, http_port=0, websocket_port=0, drain_timeout=1.0)
 supervisor = Supervisor([sys.argv[1]], settings, processes=2, folder=Path(sys.argv[2]))
 def ready():
     print(*(process.pid for process in supervisor.processes), flush=True)
@@ -335,15 +336,34 @@ asyncio.run(run_until_signalled(supervisor, ready=ready))
 async def test_processes_end_with_their_supervisor(project: Project, number: signal.Signals) -> None:
     """Killed without a chance to say so, or told to stop: no worker process goes on."""
     project.write()
+    program, pids = await start_program(project)
+    program.send_signal(number)
+    assert await asyncio.wait_for(program.wait(), WITHIN) == (0 if number == signal.SIGTERM else -number)
+    await eventually(lambda: all(gone(pid) for pid in pids), within=WITHIN)
+
+
+async def test_a_process_that_blocks_ends_when_its_supervisor_was_killed(project: Project, server: Server) -> None:
+    """Its event loop notices nothing, and its heartbeat would go on: what it holds would be nobody's for ever."""
+    project.write("note('begun'); time.sleep(60)")
+    prefix = unique("p")
+    program, pids = await start_program(project, server.url, prefix)
+    async with Bus(settings=Settings(url=server.url, prefix=prefix)) as bus:
+        await bus.publish(Event(type=project.kind, data={"n": 1}))
+        await eventually(lambda: project.seen("begun"), within=WITHIN)
+    program.kill()
+    await asyncio.wait_for(program.wait(), WITHIN)
+    await eventually(lambda: all(gone(pid) for pid in pids), within=WITHIN)
+
+
+async def start_program(project: Project, *words: str) -> tuple[asyncio.subprocess.Process, list[int]]:
+    """Start a supervisor in a process of its own; return it, and the ids of its worker processes."""
     program = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, project.module, str(project.folder), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", PROGRAM, project.module, str(project.folder), *words, stdout=asyncio.subprocess.PIPE
     )
     assert program.stdout is not None
     pids: list[int] = []
     async with asyncio.timeout(WITHIN):
         while not pids:
-            words = (await program.stdout.readline()).split()
-            pids = [int(word) for word in words] if words and all(word.isdigit() for word in words) else []
-    program.send_signal(number)
-    assert await asyncio.wait_for(program.wait(), WITHIN) == (0 if number == signal.SIGTERM else -number)
-    await eventually(lambda: all(gone(pid) for pid in pids), within=WITHIN)
+            found = (await program.stdout.readline()).split()
+            pids = [int(word) for word in found] if found and all(word.isdigit() for word in found) else []
+    return program, pids
