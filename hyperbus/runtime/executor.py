@@ -16,7 +16,7 @@ from hyperbus.declaration.delivery import Delivery, PublishEvent
 from hyperbus.declaration.middleware import Handle
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
 from hyperbus.declaration.retry_policy import decide
-from hyperbus.errors import DecodeError, HyperbusError
+from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
@@ -24,7 +24,7 @@ from hyperbus.runtime.handler import failures_of
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.runtime.solitude import Solitude
-from hyperbus.runtime.suspects import Suspects
+from hyperbus.runtime.suspects import PoisonError, SuspectQueue, Suspects
 from hyperbus.runtime.tallies import Tallies
 from hyperbus.signals import Announcer, RetryScheduled
 
@@ -59,7 +59,7 @@ class Executor:
     ) -> None:
         self._declaration = declaration
         self._solitude = solitude
-        self._suspects = suspects
+        self._queue = SuspectQueue(suspects, solitude, inbox, clock, judge=self._judge)
         #: When each lane's handler began, on the monotonic clock; 0 where none runs.
         self._began = [0.0] * declaration.concurrency
         self._handle = handle
@@ -101,13 +101,16 @@ class Executor:
         """Run every lane until the inbox is closed and what was begun is done."""
         self._context = contextvars.copy_context()
         self._running = asyncio.current_task()
-        self._solitude.join(self.running)
+        self._solitude.join(self.oldest_running)
         try:
-            async with asyncio.TaskGroup() as lanes:
-                for number in range(self._declaration.concurrency):
-                    self._start_lane(lanes, number)
+            async with asyncio.TaskGroup() as parts:
+                queue = parts.create_task(self._queue.run(), name=f"hyperbus {self._consumer} suspects")
+                async with asyncio.TaskGroup() as lanes:
+                    for number in range(self._declaration.concurrency):
+                        self._start_lane(lanes, number)
+                queue.cancel()
         finally:
-            self._solitude.leave(self.running)
+            self._solitude.leave(self.oldest_running)
             self._settle()
 
     def _start_lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
@@ -118,7 +121,7 @@ class Executor:
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
         inbox, task, context = self._inbox, asyncio.current_task(), contextvars.copy_context
         batch_size, handle_one, monotonic = self._declaration.batch, self._handle_one, self._monotonic
-        solitude = self._solitude
+        solitude, queue = self._solitude, self._queue
         assert task is not None
         clean = context()
         turn_ends = monotonic() + TURN
@@ -128,16 +131,17 @@ class Executor:
                 await inbox.wait()
                 turn_ends = monotonic() + TURN
                 continue
-            if received.suspect:
-                ended = await self._handle_suspect(received, number)
-            elif solitude.wanted:
-                inbox.put_back(received)
-                await solitude.over()
-                continue
-            elif batch_size is None:
+            if received.suspect or solitude.wanted:
+                received = self._instead(received)
+                if received is None:
+                    await solitude.over()
+                    continue
+            if batch_size is None:
                 ended = await handle_one(received, number)
             else:
                 ended = await self._handle_batch(await self._gather(received, batch_size), number)
+            if received is queue.turn:
+                queue.end_turn()
             if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
                 if not self._cancelled():
                     self._start_lane(lanes, number)
@@ -148,31 +152,25 @@ class Executor:
 
     # -- suspects
 
-    async def _handle_suspect(self, received: Received, number: int) -> float:
-        """Hand over, while nothing else runs here, an entry that may have killed a process; or judge it."""
+    def _instead(self, received: Received) -> Received | None:
+        """Put an entry aside that must not begin now; return one that has its turn, if there is one."""
+        if not received.suspect:
+            return self._queue.instead(received)
         key = self._suspect_key(received)
-        if key is not None and not self._order.begin(key, received):  # before the wait, or its followers overtake it
-            return self._monotonic()
-        async with self._solitude.alone() as alone:
-            if self._inbox.closed:
-                self._inbox.put_back(received)
-                return self._monotonic()
-            try:
-                judgement = await self._suspects.begin(received) if alone else None
-            except HyperbusError:
-                judgement = None  # it runs uncounted: a death too few is better than one too many
-            try:
-                if judgement is not None:
-                    self._end(received, DeadLettered("poison", judgement))
-                    if key is not None:
-                        self._pass_on(key)
-                elif self._declaration.batch is None:
-                    await self._handle_one(received, number)
-                else:
-                    await self._handle_batch([received], number)
-            finally:
-                await self._suspects.clear(received)  # a handler that is cut off has killed nobody either
-        return self._monotonic()
+        if key is None or self._order.begin(key, received):  # before it waits, or its followers overtake it
+            self._queue.add(received)
+        return self._queue.take_turn()
+
+    async def _leave_alone(self, received: Received) -> None:
+        """Wait, with what was taken before a suspect came, for as long as that one is alone."""
+        while self._solitude.wanted and received is not self._queue.turn:
+            await self._solitude.over()
+
+    def _judge(self, received: Received, judgement: PoisonError) -> None:
+        self._end(received, DeadLettered("poison", judgement))
+        key = self._suspect_key(received)
+        if key is not None:
+            self._pass_on(key)
 
     def _suspect_key(self, received: Received) -> str | None:
         """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
@@ -205,6 +203,7 @@ class Executor:
             return self._monotonic()
         if self._acks_first:
             await self._endings.before([received])
+            await self._leave_alone(received)
         delivery = self._delivery(received, event, body) if self._wants_delivery else None
         failure: BaseException | None = None
         started = self._began[number] = self._monotonic()
@@ -240,8 +239,8 @@ class Executor:
             self._inbox.put_back(following)
 
     def unbegun(self) -> list[Received]:
-        """Return, and forget, deliveries that waited behind another of their key."""
-        return self._order.close()
+        """Return, and forget, suspects that waited for their turn, and deliveries that did for that of their key."""
+        return self._queue.close() + self._order.close()
 
     # -- batches
 
@@ -285,6 +284,7 @@ class Executor:
             return self._monotonic()
         if self._acks_first:
             await self._endings.before(readable)
+        await self._leave_alone(batch[0])
         started = self._began[number] = self._monotonic()
         result, failure = await self._call(list(events), deliveries)
         ended = self._monotonic()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hyperbus import BusUnavailable, Delivery, Event, consumer
-from hyperbus.runtime import reclaimer
+from hyperbus import Backoff, BusUnavailable, Delivery, Event, consumer
+from hyperbus.runtime import reclaimer, solitude
 from hyperbus.runtime.suspects import MOST_DEATHS
-from hyperbus.signals import Claimed, EntryDeadLettered
+from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
 
@@ -150,3 +150,154 @@ async def test_a_batch_takes_no_suspect_in() -> None:
         async with here.bus.running(handler):
             await eventually(lambda: sum(map(len, batches)) == 3)
     assert sorted(batches) == [[0], [1], [2]]
+
+
+async def test_many_suspects_beside_a_handler_that_never_ends_starve_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for it together and not one after another; meanwhile others begin, in their own worker too."""
+    monkeypatch.setattr(solitude, "PATIENCE", 0.1)
+    kind, long_kind = unique(), unique()
+    seen: list[int] = []
+    most_beside = beside = 0
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    @consumer(group="long", types=[long_kind])
+    async def long_one(event: Event) -> None:
+        begun.set()
+        await end.wait()
+
+    @consumer(group="g", types=[kind], concurrency=2)
+    async def handler(event: Event) -> None:
+        nonlocal most_beside, beside
+        beside += 1
+        most_beside = max(most_beside, beside)
+        await asyncio.sleep(0)
+        seen.append(event.data["n"])
+        beside -= 1
+
+    async with Running() as here:
+        await left_by_the_dead(here, kind, *range(50))
+        async with here.bus.running(long_one, handler):
+            await here.publish(long_kind, 0)
+            await asyncio.wait_for(begun.wait(), 3)
+            await eventually(lambda: here.bus._surroundings.solitude.wanted)
+            await here.publish(kind, 100)
+            await eventually(lambda: 100 in seen)
+            assert seen == [100], "others have their time before suspects give up waiting"
+            await eventually(lambda: len(seen) == 51)
+            await here.publish(kind, *range(200, 210))
+            await eventually(lambda: len(seen) == 61)
+            assert here.transport.streams.called("suspect") == [], "what did not run alone is not counted"
+            assert most_beside <= 2
+            end.set()
+
+
+async def test_a_suspect_that_takes_long_keeps_others_waiting_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then others begin beside it, and nothing that happens to the process counts against it."""
+    monkeypatch.setattr(solitude, "PATIENCE", 0.05)
+    kind, other_kind = unique(), unique()
+    seen: list[int] = []
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        begun.set()
+        await end.wait()
+
+    @consumer(group="others", types=[other_kind])
+    async def other(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running() as here:
+        ids = await left_by_the_dead(here, kind, 0)
+        async with here.bus.running(handler, other):
+            await asyncio.wait_for(begun.wait(), 3)
+            assert await deaths(here, kind, ids) == [1]
+            await here.publish(other_kind, 1)
+            await eventually(lambda: seen == [1])
+            assert await deaths(here, kind, ids) == [0]
+            end.set()
+        assert await here.pending(kind, "g") == {}
+
+
+async def test_nobody_begins_beside_a_suspect_that_the_server_cannot_be_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As long as its death would count as one while alone, it is alone."""
+    monkeypatch.setattr(solitude, "PATIENCE", 0.05)
+    monkeypatch.setattr("hyperbus.runtime.suspects._PAUSE", 0.02)
+    kind, other_kind = unique(), unique()
+    seen: list[int] = []
+    end, away = asyncio.Event(), [True]
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        await end.wait()
+
+    @consumer(group="others", types=[other_kind])
+    async def other(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async def clear(method: Any, *arguments: Any) -> Any:
+        if away[0]:
+            raise BusUnavailable("away")
+        return await method(*arguments)
+
+    async with Running() as here:
+        here.transport.streams.overrides["clear_suspects"] = clear
+        await left_by_the_dead(here, kind, 0)
+        async with here.bus.running(handler, other):
+            await eventually(lambda: len(here.transport.streams.called("clear_suspects")) > 2)
+            await here.publish(other_kind, 1)
+            await eventually(lambda: len(here.transport.streams.called("clear_suspects")) > 5)
+            assert seen == []
+            away[0] = False
+            await eventually(lambda: seen == [1])
+            end.set()
+
+
+async def test_a_retry_does_not_take_the_turn_of_a_suspect() -> None:
+    """What goes before all others in the inbox waits as well."""
+    kind, seen = unique(), []
+    first = asyncio.Event()
+
+    @consumer(group="g", types=[kind], retry=Backoff(initial=0.001, tries=200, jitter=0, maximum=0.001))
+    async def handler(event: Event, delivery: Delivery) -> None:
+        if event.data["n"] == 99 and len(seen) < 20:
+            first.set()
+            raise ValueError
+        seen.append(event.data["n"])
+
+    async with Running() as here:
+        await left_by_the_dead(here, kind, *range(20))
+        await here.publish(kind, 99)
+        async with here.bus.running(handler):
+            await eventually(lambda: len(seen) == 21)
+    assert first.is_set()
+    assert sorted(seen[:20]) == list(range(20))
+
+
+async def test_suspects_that_wait_are_handed_over_when_the_worker_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not only when the drain time is up; no try is counted."""
+    monkeypatch.setattr(solitude, "PATIENCE", 30)
+    kind, long_kind = unique(), unique()
+    begun = asyncio.Event()
+
+    @consumer(group="long", types=[long_kind])
+    async def long_one(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        raise AssertionError
+
+    async with Running(drain_timeout=0.2) as here:
+        await left_by_the_dead(here, kind, *range(5))
+        async with here.bus.running(long_one, handler):
+            await here.publish(long_kind, 0)
+            await asyncio.wait_for(begun.wait(), 3)
+            await eventually(lambda: here.bus._surroundings.solitude.wanted)
+            await here.publish(kind, 7)
+        assert sorted((await here.pending(kind, "g")).values()) == [0, 2, 2, 2, 2, 2]
+        cut_off = [signal.group for signal in here.recorder.of(WorkerChanged) if signal.state == "cut off"]
+        assert cut_off == ["long"]
