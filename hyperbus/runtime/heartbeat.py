@@ -1,4 +1,4 @@
-"""Tells everyone that this process's workers live, from a thread of its own.
+"""Tells everyone that this process's workers live, and keeps what they hold, from a thread of its own.
 
 A handler that blocks the event loop, or runs for hours, does not make its worker look dead.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from hyperbus.clock import Seconds
@@ -16,6 +16,8 @@ from hyperbus.transport import Records, Transport
 
 #: Heartbeats in the time that a worker counts as alive.
 BEATS = 4
+#: What is to be done at each beat, on the thread's own connection and event loop.
+Keep = Callable[[Transport], Awaitable[None]]
 
 
 def heartbeat_name(consumer: str) -> str:
@@ -35,6 +37,7 @@ class Heartbeat:
         self._separate = separate
         self._ttl = ttl
         self._names: dict[str, bytes] = {}
+        self._keeps: list[Keep] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -60,6 +63,16 @@ class Heartbeat:
         with suppress(HyperbusError):  # failing leaves it to end by itself
             await self._records.delete([heartbeat_name(consumer)])
 
+    def keep(self, what: Keep) -> None:
+        """Call `what` at each beat from now on, in the thread; it may raise nothing but HyperbusError."""
+        with self._lock:
+            self._keeps.append(what)
+
+    def drop(self, what: Keep) -> None:
+        """Call it no more; a call that has begun goes on."""
+        with self._lock:
+            self._keeps.remove(what)
+
     async def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
@@ -77,12 +90,14 @@ class Heartbeat:
         try:
             while not await asyncio.to_thread(self._stopping.wait, pause):
                 with self._lock:
-                    names = dict(self._names)
+                    names, keeps = dict(self._names), list(self._keeps)
                 try:
                     if not opened:
                         await transport.open()
                         opened = True
                     await self._renew(transport.records, names)
+                    for keep in keeps:
+                        await keep(transport)
                 except HyperbusError:
                     continue  # the workers notice an outage themselves; the next beat tries again
         finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError, ServerError
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.signals import Announcer, EntryDeadLettered
-from hyperbus.transport import DeadLetter, Parked, Streams
+from hyperbus.transport import DeadLetter, Parked, Streams, Transport
 
 #: How long an entry is held without a sign from its worker, in times that a worker counts as alive.
 LEASE_TTLS = 1.5
@@ -22,8 +23,6 @@ LOOK: Seconds = 5.0
 _LOOK_SOON: Seconds = 0.2
 #: How long to wait after the server could not be reached.
 _PAUSE: Seconds = 0.5
-#: A lease is renewed this many times before it would end.
-_RENEWALS = 4
 #: Takings after which an entry is suspected: of those that came late, so that somebody may have died with it.
 _INNOCENT = 1
 
@@ -36,8 +35,8 @@ class Parker:
     """Holds parked entries while they are handled.
 
     1. Looks when the next entry is due, takes it for a lease, and puts it into the inbox as far as there is room.
-    2. Renews the lease for as long as the entry is held. When this worker dies, another one takes the entry after the
-       lease. A worker whose event loop is blocked for longer than that may see it handled twice.
+    2. The lease is renewed for as long as the entry is held, from the heartbeat's thread (`keep`), so that a handler that
+       blocks the event loop loses nothing. When this worker dies, another one takes the entry after the lease.
     3. When a delivery has ended, tells the server until it has answered: finished, given back, or a dead letter.
     4. Leases are reckoned in the server's time, so that clocks which differ take nothing away from anybody.
     """
@@ -69,13 +68,14 @@ class Parker:
         self._type_in = type_in
         self._letter_of = letter_of
         self._held: dict[str, dict[bytes, Received]] = {}
+        self._lock = threading.Lock()  # of what is held: two threads look
+        self._loop = asyncio.get_running_loop()
         #: Entries whose takings are counted on the server.
         self._counted: set[tuple[str, bytes]] = set()
         self._finished: dict[str, list[bytes]] = {}
         self._given_back: dict[str, list[tuple[bytes, int, float]]] = {}
         self._letters: list[tuple[str, DeadLetter]] = []
         self._offset = 0.0
-        self._renew_at = float("inf")
         self._changed = asyncio.Event()
         self._look = asyncio.Event()
         self._closing = False
@@ -143,20 +143,31 @@ class Parker:
                     await self._look.wait()
 
     async def run(self) -> None:
-        """Keep leases, and tell the server how deliveries ended, until closed."""
+        """Tell the server how deliveries ended, until closed."""
         while True:
             self._changed.clear()
             try:
                 await self._tell()
-                await self._renew()
             except HyperbusError:
                 await self._clock.sleep(_PAUSE)
                 continue
             if self._closing and not (self._finished or self._given_back or self._letters):
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._renew_at - self._clock.monotonic()) if self._held else None):
-                    await self._changed.wait()
+            await self._changed.wait()
+
+    async def keep(self, transport: Transport) -> None:
+        """Renew the leases of what is held. Called in another thread, with a connection of that one's own.
+
+        Raises:
+            BusUnavailable: the server is away.
+        """
+        with self._lock:
+            held = {stream: dict(items) for stream, items in self._held.items()}
+        now = await transport.records.server_time() if held else 0.0
+        for stream, items in held.items():
+            lost = await self._renew(transport.streams, stream, items, now)
+            if lost:
+                self._loop.call_soon_threadsafe(self._lose, stream, lost)
 
     # -- taking
 
@@ -181,6 +192,7 @@ class Parker:
         return min(LOOK, idle) + random.uniform(0.0, 0.02)  # noqa: S311 - not every worker at once
 
     async def _take_from(self, stream: str, room: int, now: float) -> None:
+        asked = self._clock.monotonic()
         taken = await self._streams.take_parked(
             stream, self._group, self._consumer, now=now, lease=self._lease, count=room
         )
@@ -195,12 +207,23 @@ class Parker:
             )
             for entry in new
         ]  # fmt: skip
-        held = self._held.setdefault(stream, {})
-        held.update((item.id, item) for item in received)
-        self._renew_at = min(self._renew_at, self._clock.monotonic() + self._lease / _RENEWALS)
-        self._changed.set()
+        with self._lock:
+            held = self._held.setdefault(stream, {})
+            held.update((item.id, item) for item in received)
+        if self._clock.monotonic() - asked > self._lease / 2:  # the answer came late, or the event loop was blocked
+            await self._make_sure(stream, received)
         await self._suspect(stream, new, received, now)
         self._inbox.put(stream, [item for item in received if held.get(item.id) is item])
+
+    async def _make_sure(self, stream: str, received: Sequence[Received]) -> None:
+        """Find out which leases are still ours, and forget the others."""
+        items = {item.id: item for item in received}
+        try:
+            lost = await self._renew(self._streams, stream, items, await self._now())
+        except HyperbusError:
+            self._lose(stream, received)  # nobody handles them here: their leases have to end
+            raise
+        self._lose(stream, lost)
 
     async def _suspect(self, stream: str, taken: Sequence[Parked], received: Sequence[Received], now: float) -> None:
         """Count the taking of entries that came late: perhaps whoever took them before died of them."""
@@ -231,22 +254,23 @@ class Parker:
         self._given_back.setdefault(received.stream, []).append((received.id, tries, due))
         self._changed.set()
 
-    async def _renew(self) -> None:
-        if self._clock.monotonic() < self._renew_at:
-            return
-        now = await self._now() if self._held else 0.0
-        for stream, held in list(self._held.items()):
-            ids = list(held)
-            try:
-                kept = await self._streams.renew_parked(
-                    stream, self._group, self._consumer, ids, now=now, lease=self._lease
-                )
-            except ServerError:
-                continue  # what cannot be renewed is handled, and perhaps handled again
-            lost = [entry_id for entry_id, is_kept in zip(ids, kept, strict=True) if not is_kept]
-            self._forget(stream, lost)
-            self._counted.difference_update((stream, entry_id) for entry_id in lost)
-        self._renew_at = self._clock.monotonic() + self._lease / _RENEWALS if self._held else float("inf")
+    async def _renew(
+        self, streams: Streams, stream: str, items: Mapping[bytes, Received], now: float
+    ) -> list[Received]:
+        """Renew leases; return what is another worker's by now, or nobody's."""
+        ids = list(items)
+        try:
+            kept = await streams.renew_parked(stream, self._group, self._consumer, ids, now=now, lease=self._lease)
+        except ServerError:
+            return []  # what cannot be renewed is handled, and perhaps handled again
+        return [items[entry_id] for entry_id, is_kept in zip(ids, kept, strict=True) if not is_kept]
+
+    def _lose(self, stream: str, lost: Iterable[Received]) -> None:
+        """Forget leases that are lost, unless their entries were taken anew."""
+        held = self._held.get(stream, {})
+        gone = [item.id for item in lost if held.get(item.id) is item]
+        self._forget(stream, gone)
+        self._counted.difference_update((stream, entry_id) for entry_id in gone)
 
     async def _tell(self) -> None:
         """Tell of everything that has ended.
@@ -295,11 +319,12 @@ class Parker:
                 await self._streams.clear_suspects(stream, self._takings, counted)
 
     def _forget(self, stream: str, ids: Iterable[bytes]) -> None:
-        held = self._held.get(stream, {})
-        for entry_id in ids:
-            held.pop(entry_id, None)
-        if not held:
-            self._held.pop(stream, None)
+        with self._lock:
+            held = self._held.get(stream, {})
+            for entry_id in ids:
+                held.pop(entry_id, None)
+            if not held:
+                self._held.pop(stream, None)
 
 
 def _pick(told: dict[str, list[ItemT]]) -> tuple[str, list[ItemT]]:

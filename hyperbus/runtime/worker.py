@@ -171,6 +171,7 @@ class Worker:
                     reader.recover_soon()
 
         await around.heartbeat.add(self.name, self._about())
+        around.heartbeat.keep(parker.keep)
         around.notices.hear(HANDED_OVER, hear)
         try:
             known = await around.finder.follow(found) if self.declaration.types.globs else {}
@@ -186,6 +187,7 @@ class Worker:
         finally:
             around.notices.forget(HANDED_OVER, hear)
             around.finder.forget(found)
+            around.heartbeat.drop(parker.keep)
             await self._leave()
 
     async def _create_groups(self, names: Sequence[str], after: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, Reject, Retry, consumer
 from hyperbus.errors import ServerError
 from hyperbus.runtime import retrier
+from hyperbus.runtime.parker import LEASE_TTLS
 from hyperbus.signals import Acknowledged, EntryDeadLettered
 from hyperbus.transport import Parked
+from hyperbus.transports.memory.parking import MemoryParking
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique
@@ -330,17 +333,21 @@ async def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPa
             raise BusUnavailable("away")
         return await method(*arguments, **named)
 
+    refused: list[int] = []
+
     async def refuses(*_: Any, **__: Any) -> Any:
+        refused.append(1)
         raise ServerError("no")
 
     async with Running(transport) as here:
         await park(here, kind, group, body(0, kind))
-        transport.streams.overrides |= {"next_parked": fails, "renew_parked": refuses}
+        transport.streams.overrides["next_parked"] = fails
+        monkeypatch.setattr(MemoryParking, "renew_parked", refuses)
         async with here.bus.running(handler):
             await eventually(lambda: len(transport.streams.called("next_parked")) > 2)
             away[0] = False
             await here.recorder.wait_for(lambda _: acked(here) >= 1)
-            await eventually(lambda: transport.streams.called("renew_parked"))
+            await eventually(lambda: refused)
             await all_parked_are_gone(here, kind, group)
     assert set(seen) == {0}
 
@@ -363,3 +370,79 @@ async def test_a_parked_entry_that_is_given_back_is_looked_for_at_its_time() -> 
             await here.recorder.wait_for(lambda _: acked(here) == 1)
     assert [tries for tries, _ in seen] == [2, 3]
     assert 0.1 <= seen[1][1] - seen[0][1] < 1
+
+
+async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries() -> None:
+    """For ten times as long as its lease: nobody else can take it, nor another one that waits in its inbox."""
+    kind, group, seen = unique(), unique(), []
+    stolen: list[Any] = []
+
+    async with Running(heartbeat_ttl=0.1) as here:
+        lease = 0.1 * LEASE_TTLS
+
+        async def steal(until: float) -> None:
+            thief = here.memory.separate()
+            await thief.open()
+            while time.monotonic() < until:
+                stolen.extend(
+                    await thief.streams.take_parked(
+                        f"events:{kind}", group, "thief", now=time.time(), lease=60, count=9
+                    )
+                )
+                await asyncio.sleep(0.01)
+            await thief.close()
+
+        @consumer(group=group, types=[kind])
+        async def handler(event: Event) -> None:
+            if not seen:
+                thread = threading.Thread(target=asyncio.run, args=(steal(time.monotonic() + 10 * lease),))
+                thread.start()
+                thread.join()  # as time.sleep does, it blocks the event loop
+            seen.append(event.data["n"])
+
+        await park(here, kind, group, body(0, kind), body(1, kind))
+        async with here.bus.running(handler):
+            await here.recorder.wait_for(lambda _: acked(here) == 2)
+            await all_parked_are_gone(here, kind, group)
+    assert stolen == []
+    assert sorted(seen) == [0, 1]
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_was_taken_too_long_ago_is_not_begun(monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
+    """When the answer came after the lease, others have it; when that cannot be found out it comes again."""
+    monkeypatch.setattr("hyperbus.runtime.parker._PAUSE", 0.02)
+    kind, group, seen = unique(), unique(), []
+    late: list[Parked] = []
+
+    @consumer(group=group, types=[kind])
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running(heartbeat_ttl=0.1) as here:
+
+        async def comes_late(method: Any, *arguments: Any, **named: Any) -> Any:
+            taken = await method(*arguments, **named)
+            if taken and not late:
+                late.extend(taken)
+                time.sleep(0.2)
+                if not away:
+                    taken_by_another = await method(*arguments[:2], "other", now=time.time(), lease=0.5, count=9)
+                    assert len(taken_by_another) == 1
+            return taken
+
+        async def is_away(method: Any, *arguments: Any, **named: Any) -> Any:
+            if away:
+                here.transport.streams.overrides.pop("renew_parked")
+                raise BusUnavailable("away")
+            return await method(*arguments, **named)
+
+        here.transport.streams.overrides |= {"take_parked": comes_late, "renew_parked": is_away}
+        await park(here, kind, group, body(0, kind))
+        async with here.bus.running(handler):
+            await eventually(lambda: late)
+            await eventually(lambda: here.transport.streams.called("renew_parked"))
+            assert seen == []
+            await here.recorder.wait_for(lambda _: acked(here) == 1)
+            await all_parked_are_gone(here, kind, group)
+    assert seen == [0]
