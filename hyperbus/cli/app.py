@@ -127,6 +127,14 @@ def publish(
     workflow_id: Annotated[str | None, typer.Option(help="The workflow that the event belongs to.")] = None,
     source_agent: Annotated[str | None, typer.Option(help="Who publishes it.")] = "cli",
     module: Annotated[str | None, typer.Option(help="A module that declares the type: the data is checked.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", help="The event's id. [default: a new one]")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Add nothing if this --id was published lately; try until sure.")
+    ] = False,
+    durability: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help="Wait until it is that safe: replica:N (N replicas have it) or disk."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish one event; print its entry id."""
@@ -134,7 +142,17 @@ def publish(
 
     settings = load_settings({"url": url, "prefix": prefix})
     entry_id = asyncio.run(
-        publish_once(event_type, data, settings, workflow_id=workflow_id, source_agent=source_agent, module=module)
+        publish_once(
+            event_type,
+            data,
+            settings,
+            workflow_id=workflow_id,
+            source_agent=source_agent,
+            module=module,
+            event_id=event_id,
+            once=once,
+            durability=durability,
+        )
     )
     print(f'{{"entry_id":"{entry_id}"}}' if as_json else entry_id)
 

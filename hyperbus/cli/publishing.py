@@ -16,6 +16,7 @@ from hyperbus.event.codec import JsonCodec
 from hyperbus.event.data import check_type, event_types
 from hyperbus.event.envelope import Event
 from hyperbus.observability.logs import configure_logs
+from hyperbus.publisher.durability import read_durability
 from hyperbus.settings import Settings
 
 
@@ -27,18 +28,29 @@ async def publish_once(
     workflow_id: str | None,
     source_agent: str | None,
     module: str | None,
+    event_id: str | None = None,
+    once: bool = False,
+    durability: str | None = None,
 ) -> str:
     """Publish one event whose data is given as JSON; return its entry id.
 
     Raises:
         EncodeError: the text is not a JSON object, or does not fit the declared type.
+        InvalidSettingError: there is no such durability.
+        HyperbusError: it was not published, or is not as safe as `durability` asks; see `Bus.publish`.
     """
     configure_logs(settings.log_level)
+    if durability is not None:
+        read_durability(durability, settings.durability_timeout)  # told without a server
     data = _parse(sys.stdin.read() if text == "-" else text)
     checked = _check(check_type(event_type), data, module)
     event: Event[Any] = Event(type=event_type, data=checked, workflow_id=workflow_id)
+    if event_id is not None:
+        if not event_id:
+            raise EncodeError("--id has to be given an id that is not empty")
+        event = msgspec.structs.replace(event, id=event_id)
     async with Bus(settings=settings, source_agent=source_agent) as bus:
-        return await bus.publish(event)
+        return await bus.publish(event, once=once, durability=durability)
 
 
 async def print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:

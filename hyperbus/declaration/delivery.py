@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event, Publishable
 
-#: How a delivery publishes: the bus's own `publish`, given a whole event.
-PublishEvent = Callable[[Event[Any]], Awaitable[str]]
+
+class PublishEvent(Protocol):
+    """How a delivery publishes: the bus's own `publish`, given a whole event."""
+
+    async def __call__(self, event: Event[Any], /, *, once: bool = False, durability: str | None = None) -> str:
+        """Publish it; return its entry id."""
+        ...
 
 
 class Delivery(msgspec.Struct, kw_only=True, gc=False):
@@ -35,14 +39,18 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
     event: Event[Any]
     publish_event: PublishEvent
 
-    async def publish(self, what: Publishable) -> str:
+    async def publish(self, what: Publishable, *, once: bool = False, durability: str | None = None) -> str:
         """Publish an event that this one caused; return its entry id.
 
         It inherits `workflow_id` and `correlation_id` (this event's id where there is none yet) unless it
         has its own, and its `causation_id` is this event's id.
 
+        `once` and `durability` are those of `Bus.publish`. This event may be handled again: only an event whose `id`
+        is the same each time, such as one made from this one's, is then published once.
+
         Raises:
-            BusUnavailable, PublishUncertain, PublishRefusedError, EncodeError, EventTooLargeError: see `Bus.publish`.
+            BusUnavailable, PublishUncertain, PublishRefusedError, EncodeError, EventTooLargeError, NotDurable,
+            DurabilityUnsupported: see `Bus.publish`.
         """
         cause = self.event
         event = what if isinstance(what, Event) else _wrap(what)
@@ -52,7 +60,9 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
                 workflow_id=event.workflow_id or cause.workflow_id,
                 correlation_id=event.correlation_id or cause.correlation_id or cause.id,
                 causation_id=cause.id,
-            )
+            ),
+            once=once,
+            durability=durability,
         )
 
 

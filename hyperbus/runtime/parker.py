@@ -35,8 +35,8 @@ class Parker:
     """Holds parked entries while they are handled.
 
     1. Looks when the next entry is due, takes it for a lease, and puts it into the inbox as far as there is room.
-    2. The lease is renewed for as long as the entry is held, from the heartbeat's thread (`keep`), so that a handler that
-       blocks the event loop loses nothing. When this worker dies, another one takes the entry after the lease.
+    2. The lease is renewed for as long as the entry is held, from the heartbeat's thread (`keep`): a handler may block
+       the event loop. When this worker dies, another one takes the entry after the lease.
     3. When a delivery has ended, tells the server until it has answered: finished, given back, or a dead letter.
     4. Leases are reckoned in the server's time, so that clocks which differ take nothing away from anybody.
     """

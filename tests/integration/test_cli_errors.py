@@ -145,6 +145,38 @@ def test_an_event_over_the_limit_is_refused(tmp_path, url):
     check(ended, 18, "1000", "max_event_bytes")
 
 
+def test_an_event_is_published_once_under_its_id(tmp_path, url):
+    """A script may repeat the command until it succeeds: the answer is the entry that is there."""
+    words = ("publish", "once.cli", "{}", "--url", url)
+    first, again = (hyperbus(*words, "--once", "--id", "order-7", folder=tmp_path) for _ in range(2))
+    other = hyperbus(*words, "--id", "order-7", folder=tmp_path)
+    assert (first.code, again.code, other.code) == (0, 0, 0)
+    assert first.out == again.out != other.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "parts"),
+    [
+        (("--durability", "tape"), 3, ("'tape'", "disk", "replica:1")),
+        (("--durability", "replica:0"), 3, ("replica:0",)),
+        (("--id", ""), 17, ("--id",)),
+    ],
+)
+def test_what_cannot_be_asked_of_publishing_is_told_first(tmp_path, words, code, parts):
+    """No server is needed to find out."""
+    place = f"redis://127.0.0.1:{free_port()}"
+    check(hyperbus("publish", "x.y", "{}", "--url", place, *words, folder=tmp_path), code, *parts)
+
+
+def test_a_durability_that_is_not_reached_or_not_there_is_told(tmp_path, url):
+    """With no replica the event is stored, and the line says so; without an append-only file nothing was sent."""
+    few = {"HYPERBUS_DURABILITY_TIMEOUT": "0.2"}
+    words = ("publish", "durable.cli", "{}", "--url", url, "--durability")
+    ended = hyperbus(*words, "replica:1", folder=tmp_path, variables=few)
+    check(ended, 32, "is stored as", "replica")
+    check(hyperbus(*words, "disk", folder=tmp_path), 33, "appendonly")
+
+
 def test_a_port_that_is_taken_is_named(tmp_path, url, taken_port):
     """The port of /metrics."""
     write_modules(tmp_path, good=GOOD)

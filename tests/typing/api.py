@@ -126,7 +126,7 @@ async def decorating_changes_no_type() -> None:
 
 
 def delivery_of(event: Event) -> Delivery:
-    async def publish(event: Event) -> str:
+    async def publish(event: Event, /, *, once: bool = False, durability: str | None = None) -> str:
         return event.id
 
     return Delivery(

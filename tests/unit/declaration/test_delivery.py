@@ -20,9 +20,11 @@ class Effect(EventData, type="delivery_test.effect"):
     number: int = 0
 
 
-def deliver(event: Event[Any], published: list[Event[Any]]) -> Delivery:
-    async def publish(event: Event[Any]) -> str:
+def deliver(event: Event[Any], published: list[Event[Any]], asked: list[Any] | None = None) -> Delivery:
+    async def publish(event: Event[Any], /, *, once: bool = False, durability: str | None = None) -> str:
         published.append(event)
+        if asked is not None:
+            asked.append((once, durability))
         return f"{len(published)}-0"
 
     return Delivery(
@@ -69,3 +71,12 @@ async def test_data_without_a_type_cannot_be_published() -> None:
     with pytest.raises(DeclarationError, match="EventData has no event type"):
         await deliver(Event(data=Cause()), published).publish(EventData())
     assert published == []
+
+
+async def test_what_is_asked_of_publishing_is_passed_on() -> None:
+    """A delivery can do what the bus can."""
+    asked: list[Any] = []
+    delivery = deliver(Event(data=Cause()), [], asked)
+    await delivery.publish(Effect())
+    await delivery.publish(Effect(), once=True, durability="replica:1")
+    assert asked == [(False, None), (True, "replica:1")]
