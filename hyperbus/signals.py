@@ -100,6 +100,16 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspectRuns:
+    """An entry that may kill its process has it to itself from now on (`alone`), or no longer."""
+
+    group: str
+    stream: str
+    entry_id: str
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StreamsFound:
     """A group now also reads these streams."""
 
@@ -191,6 +201,7 @@ Signal = (
     | EntryDeadLettered
     | Claimed
     | Recovered
+    | SuspectRuns
     | StreamsFound
     | GroupRebuilt
     | ConnectionChanged

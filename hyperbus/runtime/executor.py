@@ -59,7 +59,9 @@ class Executor:
     ) -> None:
         self._declaration = declaration
         self._solitude = solitude
-        self._queue = SuspectQueue(suspects, solitude, inbox, clock, judge=self._judge)
+        self._queue = SuspectQueue(
+            suspects, solitude, inbox, clock, announcer, group=declaration.group, judge=self._judge
+        )
         #: When each lane's handler began, on the monotonic clock; 0 where none runs.
         self._began = [0.0] * declaration.concurrency
         self._handle = handle

@@ -11,6 +11,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.solitude import Solitude, patience_for
+from hyperbus.signals import Announcer, SuspectRuns
 from hyperbus.transport import Streams
 
 #: Deaths of a process while an entry ran alone in it, after which the entry is not begun again.
@@ -69,9 +70,13 @@ class SuspectQueue:
         solitude: Solitude,
         inbox: Inbox,
         clock: Clock,
+        announcer: Announcer,
         *,
+        group: str,
         judge: Callable[[Received, PoisonError], None],
     ) -> None:
+        self._announcer = announcer
+        self._group = group
         self._suspects = suspects
         self._solitude = solitude
         self._inbox = inbox
@@ -162,6 +167,7 @@ class SuspectQueue:
         received.suspect = self._taken = False
         self._ended.clear()
         self.turn = received
+        self._announce(received, alone=True)
         self._inbox.put_back(received)
         self._solitude.call()
         try:
@@ -170,3 +176,7 @@ class SuspectQueue:
                     await self._ended.wait()
         finally:
             self.turn = None
+            self._announce(received, alone=False)
+
+    def _announce(self, received: Received, *, alone: bool) -> None:
+        self._announcer.announce(SuspectRuns(self._group, received.stream, received.id.decode(), alone))

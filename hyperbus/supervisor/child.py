@@ -24,7 +24,7 @@ from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.settings import Settings, to_environment
-from hyperbus.signals import ConnectionChanged, Handled, Signal, WorkerChanged
+from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.loading import load_consumers
 from hyperbus.supervisor.loops import chosen_loop, loop_factory
 from hyperbus.supervisor.memory import bound_allocations, own_rss
@@ -130,6 +130,7 @@ class _State:
         self.workers: set[str] = set()
         self.late: set[str] = set()
         self.deliveries = 0
+        self.alone = False
         self.oldest_running: Callable[[], Seconds | None] = lambda: None
 
     @property
@@ -145,6 +146,7 @@ class _State:
                 rss=own_rss(),
                 deliveries=self.deliveries,
                 oldest_running=self.oldest_running(),
+                alone=self.alone,
             )
         )
 
@@ -156,6 +158,9 @@ class _State:
             # that is left alone says nothing about the server.
             if announced.part.startswith("reader of "):
                 (self._lost.discard if announced.connected else self._lost.add)(announced.part)
+        elif isinstance(announced, SuspectRuns):
+            self.alone = announced.alone
+            self.tell()  # before it runs: if the process dies now, the entry is to blame
         elif isinstance(announced, WorkerChanged):
             (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)
             if announced.state == "cut off":

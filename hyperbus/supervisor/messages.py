@@ -37,6 +37,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     """The process's event loop turns. `workers` are their names in their groups.
 
     `deliveries` counts since the start; `oldest_running` is for how long the handler that began first has been running.
+    `alone` says that nothing runs in it but an entry that is suspected of killing processes.
     """
 
     connected: bool
@@ -44,6 +45,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     rss: int = 0
     deliveries: int = 0
     oldest_running: Seconds | None = None
+    alone: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -9,7 +9,7 @@ from hyperbus.clock import Seconds
 #: A process that lived this long did its work; what came before is forgotten.
 HEALTHY: Seconds = 10.0
 #: Deaths in a row, each before it was healthy, that make a crash loop. An entry that kills its process is found out
-#: after about four: that is not one.
+#: after about four, of which the last two are blameless: that is not one, however many such entries there are.
 MOST_DEATHS = 10
 #: So many deaths in a row are followed by a pause of at most `_SHORT_PAUSE`: the entries of a dead process wait.
 _PATIENCE = 5
@@ -26,7 +26,10 @@ class RestartState:
     in_a_row: int = 0
 
     def after_death(self, lived: Seconds, *, blameless: bool = False) -> RestartState:
-        """Return the state after a death. A blameless one (the server was away) does not count for a crash loop."""
+        """Return the state after a death. A blameless one does not count for a crash loop.
+
+        That is one while the server was away at the start, or while a suspected entry ran alone.
+        """
         healthy = lived >= HEALTHY
         in_a_row = 1 if healthy else self.in_a_row + 1
         if blameless:

@@ -149,15 +149,20 @@ class Slot:
         """
         if process.failed is not None and not self._keeper.was_ready:
             raise process.failed.as_error()
-        blameless = process.failed is not None and process.failed.exit_code == BusUnavailable.exit_code
-        self._state = self._state.after_death(process.lived, blameless=blameless)
+        server_away = process.failed is not None and process.failed.exit_code == BusUnavailable.exit_code
+        by_suspect = process.alive.alone  # which is found out and dead-lettered; what it left runs on
+        self._state = self._state.after_death(process.lived, blameless=server_away or by_suspect)
         if self._state.is_crash_loop:
             raise CrashLoopError(
                 f"a worker process died {self._state.deaths} times in a row (last exit code {process.ended.result()}"
                 f"{', ' if process.killed_because else ''}{process.killed_because or ''}); see its log"
             )
         self._log.warning(
-            "worker process died", pid=process.pid, reason=process.how_it_ended(), restart_in=self._state.pause
+            "worker process died",
+            pid=process.pid,
+            reason=process.how_it_ended(),
+            restart_in=self._state.pause,
+            **({"suspect": "an entry that killed others ran alone in it"} if by_suspect else {}),
         )
 
 

@@ -167,6 +167,36 @@ class Dies(Consumer):
         await asyncio.wait_for(project.supervisor().run(), WITHIN)
 
 
+async def test_poisons_are_no_crash_loop_however_many(
+    project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first two deaths are nobody's: of those that follow, each is the fault of the entry that ran alone."""
+    monkeypatch.setattr(restart_policy, "MOST_DEATHS", 3)
+    monkeypatch.setattr(restart_policy, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(restart_policy, "_SHORT_PAUSE", 0.1)
+    project.write("if event.data['n'] < 3: os._exit(9)")
+    prefix = unique("p")
+    async with Bus(settings=Settings(url=server.url, prefix=prefix)) as bus:
+        stream, streams = f"{prefix}:{project.kind}", bus.transport.streams
+        await bus.publish_many([Event(type=project.kind, data={"n": n}) for n in range(6)])
+        supervised = project.supervisor(url=server.url, prefix=prefix)
+        task = asyncio.create_task(supervised.run())
+        with capture_logs() as logs:
+            async with asyncio.timeout(50):
+                while not task.done() and len(project.seen("handled")) < 3:
+                    await asyncio.sleep(0.05)
+                while not task.done() and len(await streams.dead_letters(stream, project.group)) < 3:
+                    await asyncio.sleep(0.05)
+            supervised.stop()
+            await task
+        letters = await streams.dead_letters(stream, project.group)
+        assert [letter.reason for _, letter in letters] == ["poison"] * 3
+    assert sorted({line.split()[1] for line in project.seen("handled")}) == ["3", "4", "5"]
+    deaths = [line for line in logs if line["event"] == "worker process died"]
+    assert len([line for line in deaths if "suspect" in line]) == 6
+    assert len(deaths) == 8
+
+
 async def test_a_mistake_is_told_once_with_its_exit_code(project: Project) -> None:
     """Before anything runs where it can be; else by the first process that meets it, and the others drain."""
     with pytest.raises(HyperbusError, match="there is no module") as caught:

@@ -55,7 +55,7 @@ def test_an_error_that_is_not_ours_keeps_its_traceback(monkeypatch):
 
 def test_a_wrong_option_is_a_usage_error():
     """And names the command whose help tells more."""
-    with pytest.raises(UsageError, match="--nonsense.*; see hyperbus publish --help"):
+    with pytest.raises(UsageError, match=r"--nonsense.*; see hyperbus publish --help"):
         app.run(["publish", "--nonsense"])
 
 
