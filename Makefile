@@ -2,6 +2,7 @@
 
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
+PEERS := .venv-peers/bin
 EXTRAS := embedded,cli,websocket,postgres,uvloop,reload
 TESTS := tests/unit tests/conformance tests/integration
 # What a mistake in would be found last: every branch of it is tested.
@@ -12,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo test check static unit chaos bench up down
+.PHONY: help install demo test check static unit chaos bench bench-peers up down
 
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
@@ -20,6 +21,7 @@ help:
 	@echo 'make check                          static checks and unit tests: the quick round'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench                          throughput and latency, against a bare socket'
+	@echo 'make bench-peers                    the same, beside other Python libraries'
 	@echo 'make up, make down                  the whole thing in Docker: start, stop'
 	@echo 'make install                        only set up .venv'
 
@@ -55,6 +57,9 @@ bench: .venv/.installed
 	@$(BIN)/python benchmarks/throughput.py
 	@$(BIN)/python benchmarks/latency.py
 
+bench-peers: .venv/.installed .venv-peers/.installed
+	@$(BIN)/python -m benchmarks.run --full --peers $(PEERS)/python
+
 up:
 	@docker compose up -d --build
 
@@ -86,4 +91,17 @@ down:
 .venv/.installed-dev: .venv/.installed
 	@echo 'Installing the tools for development into .venv'
 	@$(BIN)/python -m pip install -qq --group dev
+	@touch $@
+
+# Other libraries, pinned, away from ours. What has no package for this machine is left out, with a message.
+.venv-peers/.installed: benchmarks/peers/requirements.txt benchmarks/peers/requirements-arq.txt | .venv/.installed
+	@echo 'Installing the peers into .venv-peers'
+	@$(BIN)/python -m venv --clear .venv-peers
+	@echo '*' > .venv-peers/.gitignore
+	@$(PEERS)/python -m pip install -qq --target .venv-peers/arq -r benchmarks/peers/requirements-arq.txt || \
+	echo 'make: left out: arq' >&2
+	@$(PEERS)/python -m pip install -qq -r $< || \
+	grep -v '^#' $< | while read -r peer; do \
+	  $(PEERS)/python -m pip install -qq -c $< "$$peer" || echo "make: left out: $$peer" >&2; \
+	done
 	@touch $@
