@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.slot import Slot, stop_process
 from hyperbus.supervisor.status import StatusPages
+from hyperbus.supervisor.temporary_folder import remove_abandoned, temporary_folder
 from hyperbus.supervisor.waiting import until_first
 
 #: Processes of one supervisor, at most.
@@ -115,9 +115,11 @@ class Supervisor:
         loop = chosen_loop(self.settings.loop)
         try:
             async with AsyncExitStack() as stack:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hyperbus-metrics-"))
-                self._metrics = MetricsFolder(Path(folder))
-                self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
+                await asyncio.to_thread(remove_abandoned)
+                folder, lock = stack.enter_context(temporary_folder())
+                self._metrics = MetricsFolder(folder)
+                self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+                self._descriptors = (lock,)  # orphans keep their folder
                 inspected = await self._inspect()
                 if self.stopping.is_set():
                     return
@@ -172,7 +174,7 @@ class Supervisor:
             ) from error
         stack.callback(listening.close)
         self.websocket_port = listening.getsockname()[1]
-        self._descriptors = (listening.fileno(),)
+        self._descriptors += (listening.fileno(),)
         self._environment[WEBSOCKET_FD] = str(listening.fileno())
 
     # -- all the processes

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -370,6 +371,29 @@ async def test_processes_end_with_their_supervisor(project: Project, number: sig
     program.send_signal(number)
     assert await asyncio.wait_for(program.wait(), WITHIN) == (0 if number == signal.SIGTERM else -number)
     await eventually(lambda: all(gone(pid) for pid in pids), within=WITHIN)
+
+
+async def test_what_a_killed_supervisor_left_goes_with_the_next_one(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder is kept for its processes while they drain; none is left in the end."""
+    place = tmp_path_factory.mktemp("place")
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    project.write()
+    program, pids = await start_program(project)
+    (left,) = place.glob("hyperbus-metrics-*")
+    os.kill(pids[0], signal.SIGSTOP)
+    program.kill()
+    await eventually(lambda: gone(program.pid))
+    async with running(project.supervisor()):
+        assert left.exists()
+    os.kill(pids[0], signal.SIGKILL)
+    await eventually(lambda: all(gone(pid) for pid in pids), within=WITHIN)
+    await program.wait()
+    async with running(project.supervisor()):
+        assert not left.exists()
+    assert list(place.iterdir()) == []
 
 
 async def test_a_process_that_blocks_ends_when_its_supervisor_was_killed(project: Project, server: Server) -> None:
