@@ -162,7 +162,7 @@ class Bus:
         once: bool = False,
         durability: str | None = None,
     ) -> list[str]:
-        """Store many events, in order; return their entry ids, in order. One round trip for every 500.
+        """Store many events, in order; return their entry ids, in order. They go out while later ones are written.
 
         Each is judged by itself: one that cannot be encoded does not hold back the others. `once` and `durability`
         are those of `publish`.

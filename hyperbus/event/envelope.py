@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
@@ -47,12 +48,16 @@ _stamps = _Stamps()
 
 
 def new_id() -> str:
-    """Return a new UUIDv7: 48 bits of Unix milliseconds, then random bits (RFC 9562, section 5.7)."""
+    """Return a new UUIDv7: 48 bits of Unix milliseconds, then 72 random bits (RFC 9562, section 5.7).
+
+    The two bits beside the variant stay 0: so every part is a slice of one number, which is far quicker to write.
+    """
     millisecond = time.time_ns() // 1_000_000
     stamp = _stamps.last
     if stamp[0] != millisecond:
         stamp = _stamps.at(millisecond)
-    return f"{stamp[1]}{_random_bits(12):03x}-{0x8000 | _random_bits(14):04x}-{_random_bits(48):012x}"
+    bits = _random_bits(72).to_bytes(9, "big").hex()
+    return f"{stamp[1]}{bits[:3]}-8{bits[3:6]}-{bits[6:]}"
 
 
 class EventMeta(msgspec.StructMeta):
@@ -134,7 +139,9 @@ class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, o
 #: What can be published: an event, or bare data that the bus puts an envelope around.
 Publishable = Event[Any] | EventData
 
-_BLANK: Event[Any] = Event(id="", type="", timestamp=datetime.fromtimestamp(0, UTC), data=None)
+# What `copy.copy` would call in the end. A copy that is filled in costs a third of a call of the class.
+_model: Any = Event(id="", type="", timestamp=datetime.fromtimestamp(0, UTC), data=None)
+_blank: Callable[[], Event[Any]] = _model.__copy__
 
 
 def complete(
@@ -149,17 +156,15 @@ def complete(
     `own_agent` is the `source_agent` of an event that has none. `what` stays as it is.
     """
     if not isinstance(what, Event):
-        # A copy costs a third of a call of the class.
-        return replace(
-            _BLANK,
-            id=new_id(),
-            type=type_of(what),
-            timestamp=datetime.now(UTC),
-            data=what,
-            workflow_id=workflow_id,
-            correlation_id=correlation_id,
-            source_agent=source_agent or own_agent,
-        )
+        event = _blank()
+        event.id = new_id()
+        event.type = type_of(what)
+        event.timestamp = datetime.now(UTC)
+        event.data = what
+        event.workflow_id = workflow_id
+        event.correlation_id = correlation_id
+        event.source_agent = source_agent or own_agent
+        return event
     if source_agent is None:
         source_agent = what.source_agent or own_agent
     if workflow_id is None and correlation_id is None:

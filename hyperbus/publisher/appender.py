@@ -80,11 +80,12 @@ class Appender:
         return None
 
     async def append(
-        self, entries: Sequence[NewEntry], ids: Sequence[str], mode: Mode, deadline: float
+        self, entries: Iterable[NewEntry], ids: Sequence[str], mode: Mode, deadline: float
     ) -> list[Outcome]:
-        """Append entries, made of the events with these ids; return what became of each."""
-        if not entries:
-            return []
+        """Append entries, made of the events with these ids (needed if `mode` is once); return what became of each.
+
+        `entries` is gone through more than once.
+        """
         streams = self._transport.streams
         started = self._clock.monotonic()
         durability = mode.durability
@@ -98,7 +99,8 @@ class Appender:
             results = await streams.append(entries, durability=durability)
         else:
             results = await streams.append(entries)
-        self._announce(entries, results, self._clock.monotonic() - started)
+        if results:
+            self._announce(entries, results, self._clock.monotonic() - started)
         return results
 
     def refuse(self, entries: Sequence[NewEntry], error: HyperbusError) -> list[Outcome]:
@@ -155,7 +157,7 @@ class Appender:
             await self._transport.streams.check_durability(durability)
             self._checked[level] = now
 
-    def _announce(self, entries: Sequence[NewEntry], results: list[Outcome], seconds: Seconds) -> None:
+    def _announce(self, entries: Iterable[NewEntry], results: list[Outcome], seconds: Seconds) -> None:
         away: BusUnavailable | None = None
         if are_stored(results):
             self._announce_stored(Counter(map(itemgetter(0), entries)), seconds)

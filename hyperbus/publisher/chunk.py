@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 from hyperbus.clock import Clock
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishUncertain
 from hyperbus.event.envelope import Event
 from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome, are_stored
+from hyperbus.publisher.encoder import Encoder
 from hyperbus.transport import NewEntry
 
+#: Events that are encoded at a time.
+PIECE = 128
 
-class Chunk(NamedTuple):
-    """Events, the entries that they became, and what became of those that could not be encoded, by their place."""
 
-    events: Sequence[Event[Any]]
-    entries: list[NewEntry]
-    refused: list[tuple[int, HyperbusError]]
+class Chunk:
+    """Events that become entries when somebody asks for them: the first are on their way before the last are made.
+
+    Attributes:
+        streams: where they go; without those of events that cannot be published.
+        refused: what became of those that could not be encoded, by their place; whole once all were asked for.
+    """
+
+    def __init__(self, events: Sequence[Event[Any]], encoder: Encoder) -> None:
+        self._events = events
+        self._encoder = encoder
+        self._encoded = 0
+        self._entries: list[NewEntry] = []
+        self.streams = encoder.streams_of(events)
+        self.refused: list[tuple[int, HyperbusError]] = []
+
+    def __iter__(self) -> Iterator[NewEntry]:
+        """Return the entries, in order; those that are not made yet are made on the way."""
+        return chain.from_iterable(self._pieces())
+
+    def entries(self) -> list[NewEntry]:
+        """Return all entries."""
+        for _ in self._pieces():
+            pass
+        return self._entries
+
+    def ids(self) -> list[str]:
+        """Return the ids of the events behind the entries."""
+        self.entries()
+        refused = {place for place, _ in self.refused}
+        return [event.id for place, event in enumerate(self._events) if place not in refused]
+
+    def _pieces(self) -> Iterator[list[NewEntry]]:
+        yield self._entries.copy()
+        while self._encoded < len(self._events):
+            start = self._encoded
+            self._encoded += PIECE
+            entries, refused = self._encoder.encode_many(self._events[start : self._encoded])
+            self._entries += entries
+            self.refused += [(start + place, error) for place, error in refused]
+            yield entries
 
 
 class ChunkSender:
@@ -30,18 +70,16 @@ class ChunkSender:
         self._mode = mode
 
     async def append(self, chunk: Chunk, deadline: float) -> list[Outcome]:
-        """Append what could be encoded; return what became of every event, in order."""
-        refused = dict(chunk.refused)
-        wanted = self._mode.once
-        ids = [event.id for place, event in enumerate(chunk.events) if place not in refused] if wanted else ()
-        results = await self._append(chunk.entries, ids, deadline) if chunk.entries else []
+        """Append what can be encoded; return what became of every event, in order."""
+        results = await self._append(chunk, deadline)
         for place, error in chunk.refused:
             results.insert(place, error)
         return results
 
-    async def _append(self, entries: list[NewEntry], ids: Sequence[str], deadline: float) -> list[Outcome]:
+    async def _append(self, chunk: Chunk, deadline: float) -> list[Outcome]:
+        ids = chunk.ids() if self._mode.once else ()
         started = self._clock.monotonic()
-        results = await self._attempt(entries, ids, deadline)
+        results = await self._attempt(chunk, chunk.streams, ids, deadline)
         left = self._unsettled(results)
         pause = FIRST_PAUSE
         while left:
@@ -51,8 +89,9 @@ class ChunkSender:
             if started >= deadline:
                 break
             await self._clock.sleep(pause)
+            entries = chunk.entries()
             again = [ids[place] for place in left] if ids else ()
-            answers = await self._attempt([entries[place] for place in left], again, deadline)
+            answers = await self._attempt([entries[place] for place in left], chunk.streams, again, deadline)
             for place, answer in zip(left, answers, strict=True):
                 # What may be stored by an earlier try stays uncertain when a later one is not even sent.
                 if not (isinstance(answer, BusUnavailable) and isinstance(results[place], PublishUncertain)):
@@ -67,15 +106,17 @@ class ChunkSender:
             return []
         return [place for place, result in enumerate(results) if self._appender.may_send_again(result, self._mode)]
 
-    async def _attempt(self, entries: list[NewEntry], ids: Sequence[str], deadline: float) -> list[Outcome]:
+    async def _attempt(
+        self, entries: Chunk | list[NewEntry], streams: set[str], ids: Sequence[str], deadline: float
+    ) -> list[Outcome]:
         late: HyperbusError = self._appender.unavailable("the event was not sent in time")
         left = max(0.0, deadline - self._clock.monotonic())
         try:
             async with asyncio.timeout(left), self._appender.turn(self._mode):
-                refusal = await self._appender.prepare({entry.stream for entry in entries}, self._mode)
+                refusal = await self._appender.prepare(streams, self._mode)
                 if refusal is not None:
-                    return self._appender.refuse(entries, refusal)
+                    return self._appender.refuse(list(entries), refusal)
                 late = self._appender.uncertain(self._mode)
                 return await self._appender.append(entries, ids, self._mode, deadline)
         except TimeoutError:
-            return [late] * len(entries)
+            return [late] * len(list(entries))

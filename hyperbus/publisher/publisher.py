@@ -6,26 +6,24 @@ Nothing is sent twice, unless the caller said `once=True`: then a repeat adds no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from hyperbus.clock import Clock, Seconds
-from hyperbus.errors import BusUnavailable, DurabilityUnsupported, EventTooLargeError, HyperbusError, PublishFailed
+from hyperbus.errors import BusUnavailable, DurabilityUnsupported, PublishFailed
 from hyperbus.event.codec import Codec
-from hyperbus.event.data import check_type
 from hyperbus.event.envelope import Event
-from hyperbus.event.routing import stream_key
 from hyperbus.publisher.appender import PLAIN, Appender, Mode, Outcome, are_stored
 from hyperbus.publisher.chunk import Chunk, ChunkSender
 from hyperbus.publisher.durability import read_durability
+from hyperbus.publisher.encoder import Encoder
 from hyperbus.publisher.lane import BATCH, DURABLE_BATCH, Lane
 from hyperbus.publisher.room import Room
 from hyperbus.signals import Announcer
 from hyperbus.transport import NewEntry, Transport
 
-# What `NewEntry(...)` calls in the end; all the rest of that call would cost as much as writing a small event.
-_new_entry: Callable[[tuple[str, bytes, bytes]], NewEntry] = partial(tuple.__new__, NewEntry)
+#: Events of a `publish_many` that are under way together, at most, where the server answers at once.
+MANY = 2_000
 
 
 class Publisher:
@@ -53,15 +51,11 @@ class Publisher:
         durability_timeout: Seconds,
     ) -> None:
         self._clock = clock
-        self._encode = codec.encode
-        self._field = codec.field
-        self._prefix = prefix
-        self._max_event_bytes = max_event_bytes
+        self._encoder = Encoder(codec, prefix=prefix, max_bytes=max_event_bytes)
         self._timeout = timeout
         self._durability_timeout = durability_timeout
         self._appender = Appender(transport, announcer, clock, prefix=prefix, once_window=once_window)
         self._room = Room(clock, buffer, buffer_bytes)
-        self._routes: dict[str, str] = {}
         self._lanes: dict[Mode, tuple[Lane, asyncio.Task[None]]] = {}
         self._plain: Lane | None = None
 
@@ -90,7 +84,7 @@ class Publisher:
         durability: str | None = None,
     ) -> Awaitable[str]:
         """Append one event; return where its entry id will be. See `Bus.publish`."""
-        entry = self.encode(event)
+        entry = self._encoder.encode(event)
         lane = self._plain
         if lane is None:
             raise _closed()
@@ -117,59 +111,12 @@ class Publisher:
         allowed = self._timeout if timeout is None else timeout
         deadline = self._clock.monotonic() + allowed
         mode = self._mode(once, durability, allowed)
-        most = BATCH if mode.durability is None else DURABLE_BATCH
+        most = DURABLE_BATCH if mode.durability is not None else BATCH if once else MANY
+        sender = ChunkSender(self._appender, self._clock, mode)
         results: list[Outcome] = []
-        under_way: asyncio.Task[list[Outcome]] | None = None
-        try:
-            for start in range(0, len(events), most):
-                chunk = self._encode_each(events[start : start + most])  # while the server works on the one before
-                if under_way is not None:
-                    results += await under_way
-                sending = ChunkSender(self._appender, self._clock, mode).append(chunk, deadline)
-                under_way = asyncio.create_task(sending, name="hyperbus publish_many")
-                await asyncio.sleep(0)  # lets the chunk be written before the next one is encoded
-            if under_way is not None:
-                results += await under_way
-        finally:
-            if under_way is not None and not under_way.done():
-                under_way.cancel()
-                await asyncio.wait((under_way,))
+        for start in range(0, len(events), most):
+            results += await sender.append(Chunk(events[start : start + most], self._encoder), deadline)
         return _all_stored(results)
-
-    def encode(self, event: Event[Any]) -> NewEntry:
-        """Return the entry that an event becomes.
-
-        Raises:
-            EncodeError: its data cannot be written.
-            EventTooLargeError: it is over the limit.
-        """
-        body = self._encode(event)
-        if len(body) > self._max_event_bytes:
-            raise EventTooLargeError(
-                f"{event.type} {event.id} is {len(body)} bytes, over the limit of {self._max_event_bytes}; "
-                f"store large data elsewhere and publish where it is, or raise max_event_bytes"
-            )
-        stream = self._routes.get(event.type)
-        if stream is None:
-            stream = self._routes[check_type(event.type)] = stream_key(self._prefix, event.type)
-        return _new_entry((stream, self._field, body))
-
-    def _encode_each(self, events: Sequence[Event[Any]]) -> Chunk:
-        try:
-            return Chunk(events, list(map(self.encode, events)), [])
-        except HyperbusError:
-            return self._judge_each(events)
-
-    def _judge_each(self, events: Sequence[Event[Any]]) -> Chunk:
-        """Do as `_encode_each`, slower, for events of which some are refused."""
-        entries: list[NewEntry] = []
-        refused: list[tuple[int, HyperbusError]] = []
-        for index, event in enumerate(events):
-            try:
-                entries.append(self.encode(event))
-            except HyperbusError as error:
-                refused.append((index, error))
-        return Chunk(events, entries, refused)
 
     def _mode(self, once: bool, durability: str | None, allowed: Seconds) -> Mode:
         if durability is None:

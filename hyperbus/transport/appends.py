@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hyperbus.clock import Seconds
@@ -14,9 +14,11 @@ class Appends(Protocol):
     """What puts entries into streams."""
 
     async def append(
-        self, entries: Sequence[NewEntry], *, durability: Durability | None = None
+        self, entries: Iterable[NewEntry], *, durability: Durability | None = None
     ) -> list[str | HyperbusError]:
         """Append entries in order (XADD); return one item an entry, in order: its id, or the error it met.
+
+        Entries may be made while they are asked for: the first are on their way before the last are made.
 
         `BusUnavailable`: it was not sent. `PublishUncertain`: it was sent and no answer came.
         `PublishRefusedError`: the server said no. `NotDurable`: it is stored, but what `durability` asks for was not

@@ -26,7 +26,7 @@ def a_bus(transport: FaultyTransport, *, listeners: Any = (), source_agent: str 
 
 def appended(transport: FaultyTransport) -> list[list[Any]]:
     """The entries of each round trip, without the announcements of new streams."""
-    calls = [entries for (entries,) in transport.streams.called("append")]
+    calls = [list(entries) for (entries,) in transport.streams.called("append")]
     return [entries for entries in calls if not entries[0].stream.startswith("hyperbus:")]
 
 
@@ -43,7 +43,8 @@ class Gate:
         self.open = asyncio.Event()
 
     async def __call__(self, append: Any, entries: Any) -> Any:
-        if entries[0].stream.startswith("hyperbus:"):
+        entries = list(entries)
+        if entries and entries[0].stream.startswith("hyperbus:"):
             return await append(entries)
         self.reached.set()
         await self.open.wait()

@@ -16,7 +16,8 @@ from hyperbus.errors import (
     OutOfMemoryError,
     PublishRefusedError,
 )
-from hyperbus.publisher import BATCH, STREAM_DIRECTORY
+from hyperbus.publisher import STREAM_DIRECTORY
+from hyperbus.publisher.publisher import MANY
 from hyperbus.signals import ConnectionChanged, Published, PublishErred
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
@@ -206,7 +207,7 @@ async def test_a_caller_that_is_cancelled_before_sending_sends_nothing() -> None
         assert await numbers(transport) == [1, 3]
 
 
-async def test_publish_many_keeps_order_in_one_round_trip_for_each_500() -> None:
+async def test_publish_many_keeps_order_in_one_round_trip_for_each_2000() -> None:
     """Ids come back in the order of the events, also where a chunk has a stream that is new."""
     transport = FaultyTransport()
     async with a_bus(transport) as bus:
@@ -218,12 +219,12 @@ async def test_publish_many_keeps_order_in_one_round_trip_for_each_500() -> None
             return await add(*arguments)
 
         transport.records.overrides["add_members"] = slow
-        events: list[Any] = [Placed(number=n) for n in range(2 * BATCH)]
+        events: list[Any] = [Placed(number=n) for n in range(2 * MANY)]
         events[0] = Event(type="publisher_test.born", data={"number": 0})
         ids = await bus.publish_many(events)
-        assert len(ids) == 2 * BATCH
-        assert await numbers(transport) == [-1, *range(1, 2 * BATCH)]
-    assert [len(entries) for entries in appended(transport)] == [1, BATCH, BATCH]
+        assert len(ids) == 2 * MANY
+        assert await numbers(transport) == [-1, *range(1, 2 * MANY)]
+    assert [len(entries) for entries in appended(transport)] == [1, MANY, MANY]
     assert await stored_after_close(transport, "events:publisher_test.born") == [0]
 
 
@@ -263,8 +264,8 @@ async def test_publish_many_tries_again_what_was_not_sent() -> None:
     transport = FaultyTransport()
     transport.streams.overrides["append"] = away(2)
     async with a_bus(transport) as bus:
-        await bus.publish_many([Placed(number=n) for n in range(BATCH + 5)])
-        assert await numbers(transport) == list(range(BATCH + 5))
+        await bus.publish_many([Placed(number=n) for n in range(MANY + 5)])
+        assert await numbers(transport) == list(range(MANY + 5))
 
 
 async def test_publish_many_gives_up_at_its_deadline() -> None:

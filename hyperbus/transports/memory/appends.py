@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, DurabilityUnsupported, HyperbusError, PublishRefusedError, WrongTypeError
@@ -21,7 +21,7 @@ class MemoryAppends(Part):
     """Implements `hyperbus.transport.Appends`."""
 
     async def append(
-        self, entries: Sequence[NewEntry], *, durability: Durability | None = None
+        self, entries: Iterable[NewEntry], *, durability: Durability | None = None
     ) -> list[str | HyperbusError]:
         """Append entries in order; return the id of each, or the error it met."""
         refusal = await self._refusal(durability)

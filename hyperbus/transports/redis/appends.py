@@ -12,7 +12,7 @@ from hyperbus.transport import Durability, NewEntry
 from hyperbus.transports.keys import once_key
 from hyperbus.transports.redis.asking import Asking
 from hyperbus.transports.redis.commands import milliseconds, pack_appends
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.connection import Link, Wire
 from hyperbus.transports.redis.durability import DurableAppends, check_durability
 from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
 from hyperbus.transports.redis.script import Script
@@ -29,10 +29,10 @@ class RedisAppends(Asking):
         self._append_once = Script("append_once")
 
     async def append(
-        self, entries: Sequence[NewEntry], *, durability: Durability | None = None
+        self, entries: Iterable[NewEntry], *, durability: Durability | None = None
     ) -> list[str | HyperbusError]:
         """Append entries in order; return the id of each, or the error it met."""
-        return await self._send(pack_appends(entries), len(entries), durability)
+        return await self._send(pack_appends(entries), durability)
 
     async def append_once(
         self, entries: Sequence[tuple[NewEntry, str]], *, window: Seconds, durability: Durability | None = None
@@ -43,7 +43,7 @@ class RedisAppends(Asking):
             ((entry.stream, once_key(entry.stream, event_id)), (lasting, entry.field, entry.body))
             for entry, event_id in entries
         )
-        return await self._send(self._append_once.pack_chunks(calls), len(entries), durability)
+        return await self._send(self._append_once.pack_chunks(calls), durability)
 
     async def append_notice(self, stream: str, field: bytes, body: bytes, *, keep: int) -> str:
         """Append one entry and return its id; keep about the last `keep` entries."""
@@ -57,25 +57,31 @@ class RedisAppends(Asking):
         self._wire.check([info])
         check_durability(durability, facts_of(info, appendfsync), self._wire.place)
 
-    async def _send(
-        self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability | None
-    ) -> list[Outcome]:
-        if durability is not None and total:
-            return await self._durable.append(chunks, total, durability)
+    async def _send(self, chunks: Iterable[tuple[bytes, int]], durability: Durability | None) -> list[Outcome]:
+        if durability is not None:
+            return await self._durable.append(list(chunks), durability)
         wire = self._append_wire
         results: list[Outcome] = []
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
+        link: Link | None = None
         unsent: HyperbusError | None = None
+        left = 0
         try:
-            try:
-                for packed, count in chunks:
-                    sent.append((await wire.send(packed, count), count))
-            except HyperbusError as error:
-                # What follows is not tried: over a new connection it would overtake what is uncertain.
-                unsent = error
+            for packed, count in chunks:
+                if unsent is None:
+                    try:
+                        # Over another connection it would overtake what is uncertain.
+                        link = await wire.ready(link)
+                    except HyperbusError as error:
+                        unsent = error
+                    else:
+                        sent.append((link.write(packed, count, wire.command_timeout), count))
+                        await asyncio.sleep(0)  # some loops write at the end of a turn: before the next piece is made
+                        continue
+                left += count
             for future, count in sent:
                 results += await outcomes(wire, future, count)
         finally:
             for future, _ in sent:
                 future.cancel()
-        return results if unsent is None else results + not_sent(unsent, total - len(results))
+        return results if unsent is None else results + not_sent(unsent, left)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, cast
 
 import hiredis
@@ -45,6 +46,8 @@ REPEATABLE: Final[dict[str, str]] = {
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
 CHUNK_BYTES = 512 * 1024
 CHUNK_ENTRIES = 1_000
+#: Appends that are written together: the server works on them while the next ones are made.
+PIECE_ENTRIES = 128
 
 # hiredis declares a tuple of one word.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
@@ -65,29 +68,43 @@ def milliseconds(duration: Seconds) -> int:
     return max(1, round(duration * 1000))
 
 
-def pack_appends(entries: Sequence[NewEntry]) -> Iterator[tuple[bytes, int]]:
-    """Write XADDs in chunks; yield each with its number of commands."""
-    heads: dict[tuple[str, bytes], bytes] = {}
-    last_stream, last_field, head = None, None, b""
-    parts: list[bytes] = []
-    size = 0
-    for stream, field, body in entries:
-        # Batches are mostly of one stream: identity is cheaper than a look-up.
-        if stream is not last_stream or field is not last_field:
-            head = heads.get((stream, field)) or heads.setdefault((stream, field), _append_head(stream, field))
-            last_stream, last_field = stream, field
-        parts.append(b"%b%d\r\n%b\r\n" % (head, len(body), body))
-        size += len(body)
-        if size >= CHUNK_BYTES or len(parts) >= CHUNK_ENTRIES:
-            yield b"".join(parts), len(parts)
-            parts, size = [], 0
-    if parts:
-        yield b"".join(parts), len(parts)
+def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
+    """Write XADDs in pieces; yield each with its number of commands. Entries are taken a piece at a time."""
+    heads: dict[tuple[str, bytes], _AppendHeads] = {}
+    last_stream, last_field, head = None, None, _AppendHeads("", b"")
+    source = iter(entries)
+    while piece := list(islice(source, PIECE_ENTRIES)):
+        parts: list[bytes] = []
+        add = parts.append
+        size = 0
+        for stream, field, body in piece:
+            # Batches are mostly of one stream: identity is cheaper than a look-up.
+            if stream is not last_stream or field is not last_field:
+                head = heads.get((stream, field)) or heads.setdefault((stream, field), _AppendHeads(stream, field))
+                last_stream, last_field = stream, field
+            length = len(body)
+            add(head[length])
+            add(body)
+            add(b"\r\n")
+            size += length
+            if size >= CHUNK_BYTES:
+                yield b"".join(parts), len(parts) // 3
+                parts.clear()
+                size = 0
+        if parts:
+            yield b"".join(parts), len(parts) // 3
 
 
-def _append_head(stream: str, field: bytes) -> bytes:
-    """Return an XADD up to the length of its body."""
-    return b"*5\r\n$4\r\nXADD\r\n" + _words(stream.encode(), b"*", field) + b"$"
+class _AppendHeads(dict[int, bytes]):
+    """XADDs of one stream and field up to their bodies, by the length of the body."""
+
+    def __init__(self, stream: str, field: bytes) -> None:
+        super().__init__()
+        self._start = b"*5\r\n$4\r\nXADD\r\n" + _words(stream.encode(), b"*", field) + b"$"
+
+    def __missing__(self, length: int) -> bytes:
+        head = self[length] = b"%b%d\r\n" % (self._start, length)
+        return head
 
 
 class GroupRead:

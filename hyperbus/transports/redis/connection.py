@@ -267,10 +267,16 @@ class Wire:
             link = await self.ready()
         return link.write(packed, count, self.command_timeout + wait)
 
-    async def ready(self) -> Link:
-        """Return a link that takes a call at once."""
+    async def ready(self, same: Link | None = None) -> Link:
+        """Return a link that takes a call at once; where `same` is given, that one or none.
+
+        Raises:
+            BusUnavailable: there is none; nothing was sent.
+        """
         link = self._link
-        if link is None or not link.usable:
+        if same is not None and link is not same:
+            raise BusUnavailable(f"the connection to {self.place} broke before the command was sent; try again")
+        if link is None or (same is None and not link.usable):
             link = await self._connect()
         if link.paused:
             try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from hyperbus.errors import BusUnavailable, DurabilityUnsupported, HyperbusError, NotDurable
+from hyperbus.errors import DurabilityUnsupported, HyperbusError, NotDurable
 from hyperbus.transport import Durability
 from hyperbus.transports.redis.commands import milliseconds, pack_all
-from hyperbus.transports.redis.connection import Link, NoAnswerError, Wire
+from hyperbus.transports.redis.connection import NoAnswerError, Wire
 from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
 from hyperbus.transports.redis.replies import Refusal
 from hyperbus.transports.redis.server_facts import ServerFacts
@@ -29,17 +29,19 @@ class DurableAppends:
         self._wire = wire
         self._turn = asyncio.Lock()
 
-    async def append(self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability) -> list[Outcome]:
-        """Send packed appends, `total` in all; return what became of each."""
+    async def append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[Outcome]:
+        """Send packed appends, each with its number of commands; return what became of each."""
+        if not chunks:
+            return []
         async with self._turn:
             try:
-                return await self._append(chunks, total, durability)
+                return await self._append(chunks, durability)
             except asyncio.CancelledError:
                 # The server would make the next batch wait for what nobody wants to know any more.
                 self._wire.drop("the append was cancelled")
                 raise
 
-    async def _append(self, chunks: Iterable[tuple[bytes, int]], total: int, durability: Durability) -> list[Outcome]:
+    async def _append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[Outcome]:
         wire = self._wire
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
         waiting: asyncio.Future[list[Any]] | None = None
@@ -47,11 +49,12 @@ class DurableAppends:
         results: list[Outcome] = []
         try:
             try:
+                # WAIT speaks of what its own connection wrote: on a new one it would say yes at once.
                 link = await wire.ready()
                 for packed, count in chunks:
-                    await self._stay(link)
+                    await wire.ready(link)
                     sent.append((link.write(packed, count, wire.command_timeout), count))
-                await self._stay(link)
+                await wire.ready(link)
                 waits = _waits(durability)
                 patience = wire.command_timeout + durability.timeout * len(waits)
                 waiting = link.write(pack_all(waits), len(waits), patience)
@@ -65,12 +68,9 @@ class DurableAppends:
                 future.cancel()
         if shortfall:
             results = [NotDurable(result, shortfall) if isinstance(result, str) else result for result in results]
-        return results if unsent is None else results + not_sent(unsent, total - len(results))
-
-    async def _stay(self, link: Link) -> None:
-        # WAIT speaks of what its own connection wrote: on a new one it would say yes at once.
-        if await self._wire.ready() is not link:
-            raise BusUnavailable(f"the connection to {self._wire.place} broke before the event was sent; try again")
+        if unsent is not None:
+            results += not_sent(unsent, sum(count for _, count in chunks) - len(results))
+        return results
 
 
 def check_durability(durability: Durability, facts: ServerFacts, place: str) -> None:

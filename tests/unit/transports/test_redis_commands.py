@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
+
 import hiredis
 
 from hyperbus.transport import DeadLetter, NewEntry
 from hyperbus.transports.dead_letters import from_fields, to_fields
-from hyperbus.transports.redis.commands import CHUNK_BYTES, CHUNK_ENTRIES, GroupRead, milliseconds, pack, pack_appends
+from hyperbus.transports.redis.commands import CHUNK_BYTES, PIECE_ENTRIES, GroupRead, milliseconds, pack, pack_appends
 
 
 def test_appends_are_written_as_hiredis_writes_them():
@@ -18,15 +20,17 @@ def test_appends_are_written_as_hiredis_writes_them():
         NewEntry("a", b"msgpack", b"y" * 3000),
         NewEntry("a", b"data", b"z"),
     ]
-    [(packed, count)] = pack_appends(entries)
-    assert count == 5
+    [(packed, number)] = pack_appends(entries)
+    assert number == 5
     assert packed == b"".join(pack("XADD", e.stream, "*", e.field, e.body) for e in entries)
 
 
 def test_a_batch_is_cut_by_entries_and_by_bytes():
-    """No chunk has more than its share, and none is lost."""
-    many = list(pack_appends([NewEntry("a", b"data", b"x")] * (2 * CHUNK_ENTRIES + 1)))
-    assert [count for _, count in many] == [CHUNK_ENTRIES, CHUNK_ENTRIES, 1]
+    """No piece has more than its share, and none is lost."""
+    many = list(pack_appends([NewEntry("a", b"data", b"x")] * (2 * PIECE_ENTRIES + 1)))
+    assert [count for _, count in many] == [PIECE_ENTRIES, PIECE_ENTRIES, 1]
+    endless = (NewEntry("a", b"data", b"x") for _ in count())
+    assert len(list(islice(pack_appends(endless), 3))) == 3, "no more is taken than asked for"
     large = list(pack_appends([NewEntry("a", b"data", b"x" * CHUNK_BYTES)] * 3))
     assert [count for _, count in large] == [1, 1, 1]
     assert list(pack_appends([])) == []

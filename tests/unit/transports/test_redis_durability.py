@@ -43,8 +43,11 @@ class FakeWire:
     def __init__(self, *links: FakeLink) -> None:
         self._links = list(links)
 
-    async def ready(self) -> FakeLink:
-        return self._links.pop(0) if len(self._links) > 1 else self._links[0]
+    async def ready(self, same: FakeLink | None = None) -> FakeLink:
+        link = self._links.pop(0) if len(self._links) > 1 else self._links[0]
+        if same not in (None, link):
+            raise BusUnavailable("broke before the command was sent")
+        return link
 
 
 def appends(*links: FakeLink) -> DurableAppends:
@@ -54,7 +57,7 @@ def appends(*links: FakeLink) -> DurableAppends:
 async def test_a_wait_on_another_connection_proves_nothing() -> None:
     """It would be answered at once by every replica; so it is not asked, and what came before is not durable."""
     first, second = FakeLink([b"1-1"]), FakeLink([3])
-    [result] = await appends(first, first, second).append([(b"XADD", 1)], 1, ONE)
+    [result] = await appends(first, first, second).append([(b"XADD", 1)], ONE)
     assert isinstance(result, NotDurable)
     assert result.entry_id == "1-1"
     assert second.written == []
@@ -63,7 +66,7 @@ async def test_a_wait_on_another_connection_proves_nothing() -> None:
 async def test_chunks_do_not_follow_over_another_connection() -> None:
     """What was sent is not durable, the rest was not sent."""
     first, second = FakeLink([b"1-1", b"1-2"]), FakeLink()
-    results = await appends(first, first, second).append([(b"XADD", 2), (b"XADD", 1)], 3, ONE)
+    results = await appends(first, first, second).append([(b"XADD", 2), (b"XADD", 1)], ONE)
     assert [type(result) for result in results] == [NotDurable, NotDurable, BusUnavailable]
     assert second.written == []
 
@@ -71,7 +74,7 @@ async def test_chunks_do_not_follow_over_another_connection() -> None:
 async def test_a_wait_without_an_answer_leaves_stored_entries_not_durable() -> None:
     """Their ids are known, how safe they are is not."""
     link = FakeLink([b"1-1"], NoAnswerError("gone", []))
-    [result] = await appends(link).append([(b"XADD", 1)], 1, ONE)
+    [result] = await appends(link).append([(b"XADD", 1)], ONE)
     assert isinstance(result, NotDurable)
     assert "gone" in str(result)
 
@@ -79,7 +82,7 @@ async def test_a_wait_without_an_answer_leaves_stored_entries_not_durable() -> N
 async def test_appends_without_an_answer_are_uncertain() -> None:
     """Those whose answer came are stored."""
     link = FakeLink(NoAnswerError("gone", [b"1-1"]), NoAnswerError("gone", []))
-    results = await appends(link).append([(b"XADDXADD", 2)], 2, ONE)
+    results = await appends(link).append([(b"XADDXADD", 2)], ONE)
     assert [type(result) for result in results] == [NotDurable, PublishUncertain]
 
 
@@ -88,7 +91,7 @@ async def test_both_levels_must_be_reached() -> None:
     both = Durability(replicas=2, disk=True, timeout=1.5)
     link = FakeLink([b"1-1"], [2, [1, 0]], [b"1-2"], [2, [0, 0]], [b"1-3"], [1, [1, 0]])
     queue = appends(link)
-    reached, no_disk, no_replica = [(await queue.append([(b"XADD", 1)], 1, both))[0] for _ in range(3)]
+    reached, no_disk, no_replica = [(await queue.append([(b"XADD", 1)], both))[0] for _ in range(3)]
     assert reached == "1-1"
     assert "not on the disk" in str(no_disk)
     assert "only 1 of 2" in str(no_replica)
