@@ -14,7 +14,14 @@ import structlog
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
-from hyperbus.errors import BusUnavailable, HyperbusError, InvalidSettingError, NotDurable, PublishFailed
+from hyperbus.errors import (
+    AuthenticationError,
+    BusUnavailable,
+    HyperbusError,
+    InvalidSettingError,
+    NotDurable,
+    PublishFailed,
+)
 from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable, complete
@@ -40,7 +47,8 @@ class Bus:
         source_agent: the `source_agent` of events that do not have one.
         prefix: the part of every stream key before the first colon.
         transport: a transport of your own, instead of a URL.
-        fallback: "memory" carries on in memory, loudly, when the server cannot be reached at the start.
+        fallback: "memory" carries on in memory, loudly, when the server cannot be reached at the start. A server that
+            refuses the password was reached.
         listeners: called with every signal (`hyperbus.signals`).
         settings: settings that were loaded already; by default the environment's and pyproject.toml's.
     """
@@ -314,7 +322,8 @@ class Bus:
             await transport.open()
         except BaseException as error:
             await transport.close()
-            if self._fallback is None or not isinstance(error, BusUnavailable):
+            unreachable = isinstance(error, BusUnavailable) and not isinstance(error, AuthenticationError)
+            if self._fallback is None or not unreachable:
                 raise
             self._log.warning("the server cannot be reached: going on in memory, nothing is kept", error=str(error))
             transport = self._connect("memory://")

@@ -12,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperbus import Bus, BusUnavailable, Event, EventData, HyperbusError, consumer
-from hyperbus.errors import DeclarationError, InvalidSettingError
+from hyperbus.errors import AuthenticationError, DeclarationError, InvalidSettingError
 from hyperbus.settings import Settings
 from hyperbus.signals import Acknowledged, WorkerChanged
 from hyperbus.transport import Entry
+from hyperbus.transports.memory import MemoryTransport
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique
@@ -276,3 +277,14 @@ async def test_a_bus_that_was_left_open_by_a_loop_still_closes() -> None:
         assert (await anext(aiter(loop))).data["n"] == 1
     await eventually(lambda: here.recorder.of(WorkerChanged)[-1].state == "stopped")
     await loop.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_refused_password_is_no_reason_to_go_on_in_memory() -> None:
+    """The server is there: events that it should have would be lost, and the mistake hidden."""
+
+    class Refusing(MemoryTransport):
+        async def open(self) -> None:
+            raise AuthenticationError("wrong password")
+
+    with pytest.raises(AuthenticationError, match="wrong password"):
+        await Bus(transport=Refusing(), fallback="memory", settings=Settings()).__aenter__()
