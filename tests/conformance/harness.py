@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hyperbus.transport import NewEntry, Reader, Transport
 from hyperbus.transports.memory import MemoryTransport
+from hyperbus.transports.memory.stream import ZERO, Group
 from tests.servers import Server
 
 #: No claim waits longer for what has to happen.
@@ -26,6 +27,11 @@ class Place(Protocol):
     def delete_entries(self, stream: str, ids: Sequence[bytes]) -> None: ...
 
     def destroy_group(self, stream: str, group: str) -> None: ...
+
+    def create_group(self, stream: str, group: bytes) -> None: ...
+
+    def read_as(self, stream: str, group: str, consumer: bytes) -> None:
+        """Let a consumer of any name take all there is."""
 
     def set_value(self, key: str, value: bytes) -> None: ...
 
@@ -54,6 +60,16 @@ class MemoryPlace:
 
     def destroy_group(self, stream: str, group: str) -> None:
         self._origin.destroy_group(stream, group)
+
+    def create_group(self, stream: str, group: bytes) -> None:
+        name = group.decode(errors="backslashreplace")
+        self._origin._store.make_stream(stream).groups[name] = Group(ZERO)
+
+    def read_as(self, stream: str, group: str, consumer: bytes) -> None:
+        log = self._origin._store.make_stream(stream)
+        name = consumer.decode(errors="backslashreplace")
+        log.groups[group].consumers.add(name)
+        log.deliver(log.groups[group], name, 1_000, 0.0)
 
     def set_value(self, key: str, value: bytes) -> None:
         self._origin.set_value(key, value)
@@ -88,6 +104,12 @@ class ServerPlace:
 
     def destroy_group(self, stream: str, group: str) -> None:
         self._server.command("XGROUP", "DESTROY", stream, group)
+
+    def create_group(self, stream: str, group: bytes) -> None:
+        self._server.command("XGROUP", "CREATE", stream, group, "0", "MKSTREAM")
+
+    def read_as(self, stream: str, group: str, consumer: bytes) -> None:
+        self._server.command("XREADGROUP", "GROUP", group, consumer, "STREAMS", stream, ">")
 
     def set_value(self, key: str, value: bytes) -> None:
         self._server.command("SET", key, value)

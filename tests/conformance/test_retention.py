@@ -215,6 +215,46 @@ async def test_the_weight_of_a_stream_grows_with_it(harness: Harness) -> None:
     assert await harness.streams.stream_bytes([]) == []
 
 
+async def test_the_weight_of_a_stream_shrinks_with_it(harness: Harness) -> None:
+    """Whatever takes entries away; in memory a sum is kept, so that weighing does not walk through them."""
+    stream = harness.stream()
+    ids = await harness.add(stream, *[b"x" * 1_000] * 3_000)
+    weights = await harness.streams.stream_bytes([stream])
+    harness.place.delete_entries(stream, ids[-1:])
+    await harness.streams.trim(stream, up_to=ids[1_999], limit=2_000)
+    weights += await harness.streams.stream_bytes([stream])
+    await harness.streams.trim(stream, up_to=ids[-1], limit=2_000)
+    weights += await harness.streams.stream_bytes([stream])
+    assert weights[0] > 2_900_000
+    assert weights[1] < 0.6 * weights[0]
+    assert weights[2] < 0.1 * weights[0]
+
+
+async def test_groups_of_other_programs_may_have_any_name(harness: Harness) -> None:
+    """One that is no text holds the stream as every other, and is shown with escapes."""
+    stream, ids = await harness.delivered(2)
+    harness.place.create_group(stream, b"gr\xc3\xbcn")
+    harness.place.create_group(stream, b"\xff\x00g")
+    await harness.streams.ack([(stream, "g", ids)])
+    assert await harness.streams.floors(stream) == {"g": ids[1], "grün": FIRST_ID, "\\xff\x00g": FIRST_ID}
+    [info] = await harness.streams.info([stream])
+    assert info is not None
+    assert {group.group for group in info.groups} == {"g", "grün", "\\xff\x00g"}
+
+
+async def test_consumers_of_other_programs_may_have_any_name(harness: Harness) -> None:
+    """Neither looking for the dead nor looking at what is pending fails because of one."""
+    stream = harness.stream()
+    await harness.add(stream, b"1")
+    await harness.group(stream)
+    harness.place.read_as(stream, "g", b"\xffc")
+    assert await harness.streams.consumers([(stream, "g")]) == [["\\xffc"]]
+    [summary] = await harness.streams.pending_summaries([(stream, "g")])
+    assert summary.consumers == {"\\xffc": 1}
+    [entry] = await harness.streams.pending(stream, "g")
+    assert entry.consumer == "\\xffc"
+
+
 async def test_a_destroyed_group_takes_what_was_kept_for_it(harness: Harness) -> None:
     """All but its dead letters; the other groups of the stream keep theirs."""
     stream, ids = await harness.delivered(4)

@@ -48,7 +48,7 @@ class MemoryAppends(Part):
             entry_id = log.append((field, body), self._store.clock.now())
             surplus = len(log.entries) - max(1, keep)
             if surplus >= _BLOCK:
-                log.entries.pop_up_to(log.last_id, surplus)
+                log.trim(log.last_id, surplus)
             self._store.notify(stream)
             return entry_id.decode()
 

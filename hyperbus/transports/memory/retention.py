@@ -11,8 +11,6 @@ from hyperbus.transports.memory.stream import format_id, parse_id
 
 #: A lower limit counts as this one, as on a server, which cuts whole blocks.
 _LEAST_CUT = 1_000
-#: What an entry weighs besides its fields.
-_ENTRY_BYTES = 16
 
 
 class MemoryRetention(Part):
@@ -43,7 +41,7 @@ class MemoryRetention(Part):
         await self._session.enter()
         with self._store.lock:
             found = self._store.stream(stream)
-            return 0 if found is None else found.entries.pop_up_to(parse_id(up_to), max(limit, _LEAST_CUT))
+            return 0 if found is None else found.trim(parse_id(up_to), max(limit, _LEAST_CUT))
 
     async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
         """Return the id of the oldest entry of each stream; None where there is none."""
@@ -65,10 +63,7 @@ class MemoryRetention(Part):
         await self._session.enter()
         with self._store.lock:
             found = [self._store.stream(name) for name in streams]
-            return [
-                0 if s is None else sum(_ENTRY_BYTES + sum(map(len, fields)) for _, fields in s.entries.after((0, 0)))
-                for s in found
-            ]
+            return [0 if s is None else s.weight for s in found]
 
     async def eviction_policy(self) -> tuple[str, int] | None:
         """Return that nothing is ever evicted: memory has no limit."""

@@ -12,6 +12,8 @@ from hyperbus.transport import Entry, GroupInfo, StreamInfo, id_before
 
 EntryId = tuple[int, int]
 ZERO: EntryId = (0, 0)
+#: What an entry weighs besides its fields, in bytes.
+_ENTRY_BYTES = 16
 
 T = TypeVar("T")
 
@@ -60,13 +62,12 @@ class IdMap(Generic[T]):
             del self._ids[bisect_left(self._ids, entry_id)]
         return value
 
-    def pop_up_to(self, entry_id: EntryId, limit: int) -> int:
-        """Remove what has this id or a lower one, lowest first, at most `limit`; return how many there were."""
+    def pop_up_to(self, entry_id: EntryId, limit: int) -> list[T]:
+        """Remove what has this id or a lower one, lowest first, at most `limit`; return it."""
         number = min(bisect_right(self._ids, entry_id), limit)
-        for found in self._ids[:number]:
-            del self._values[found]
+        removed = [self._values.pop(found) for found in self._ids[:number]]
         del self._ids[:number]
-        return number
+        return removed
 
     def count_between(self, after: EntryId, up_to: EntryId) -> int:
         """Count what has a higher id than `after`, and none higher than `up_to`."""
@@ -133,6 +134,8 @@ class Stream:
         self.entries: IdMap[list[bytes]] = IdMap()
         self.groups: dict[str, Group] = {}
         self.last_id: EntryId = ZERO
+        #: What the entries weigh, in bytes.
+        self.weight = 0
         self._entries_added = 0
         self._highest_deleted: EntryId = ZERO
 
@@ -142,6 +145,7 @@ class Stream:
         milliseconds = int(now * 1000)
         self.last_id = (milliseconds, 0) if milliseconds > last_ms else (last_ms, last_sequence + 1)
         self.entries.put(self.last_id, list(fields))
+        self.weight += _weight(fields)
         self._entries_added += 1
         return format_id(self.last_id)
 
@@ -149,10 +153,18 @@ class Stream:
         """Delete entries as XDEL does: pending lists keep them. Return how many there were."""
         deleted = 0
         for entry_id in ids:
-            if self.entries.pop(entry_id) is not None:
+            fields = self.entries.pop(entry_id)
+            if fields is not None:
+                self.weight -= _weight(fields)
                 deleted += 1
                 self._highest_deleted = max(self._highest_deleted, entry_id)
         return deleted
+
+    def trim(self, up_to: EntryId, limit: int) -> int:
+        """Delete entries with an id up to `up_to`, oldest first, at most `limit`; return how many."""
+        removed = self.entries.pop_up_to(up_to, limit)
+        self.weight -= sum(map(_weight, removed))
+        return len(removed)
 
     def claimable(self, group: Group, entry_id: EntryId, owner: str) -> Pending | None:
         """Return the pending entry if `owner` holds it; one that was deleted leaves the pending list instead."""
@@ -235,3 +247,7 @@ class Stream:
         if entry_id > first_id or self._highest_deleted >= first_id:
             return None
         return self._entries_added - len(self.entries) + (entry_id == first_id)
+
+
+def _weight(fields: Sequence[bytes]) -> int:
+    return _ENTRY_BYTES + sum(map(len, fields))

@@ -8,6 +8,7 @@ from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
 from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
 from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
 from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.names import name_of
 from hyperbus.transports.redis.script import Script
 
 #: What is kept for a group under keys of its own, and goes with it.
@@ -46,7 +47,7 @@ class RedisGroups(Asking):
         """Return the names of all consumers of each (stream, group); [] where either is missing."""
         replies = self._found(await self._ask([("XINFO", "CONSUMERS", stream, group) for stream, group in groups]))
         return [
-            [dict(zip(pairs[::2], pairs[1::2], strict=True))[b"name"].decode() for pairs in reply or ()]
+            [name_of(dict(zip(pairs[::2], pairs[1::2], strict=True))[b"name"]) for pairs in reply or ()]
             for reply in replies
         ]
 
@@ -66,7 +67,7 @@ class RedisGroups(Asking):
         return [
             PendingSummary(0, {})
             if reply is None
-            else PendingSummary(reply[0], {name.decode(): int(number) for name, number in reply[3] or ()})
+            else PendingSummary(reply[0], {name_of(name): int(number) for name, number in reply[3] or ()})
             for reply in replies
         ]
 
@@ -83,7 +84,7 @@ class RedisGroups(Asking):
         command = ("XPENDING", stream, group, b"(" + after, b"+", count, *(() if consumer is None else (consumer,)))
         [reply] = self._found(await self._ask([command]))
         return [
-            PendingEntry(entry_id, holder.decode(), idle / 1000, delivery_count)
+            PendingEntry(entry_id, name_of(holder), idle / 1000, delivery_count)
             for entry_id, holder, idle, delivery_count in reply or ()
         ]
 

@@ -8,6 +8,7 @@ from hyperbus.transport import id_after, id_before
 from hyperbus.transports.keys import checkpoint_key
 from hyperbus.transports.redis.asking import Asking
 from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.names import name_of
 from hyperbus.transports.redis.replies import Refusal
 from hyperbus.transports.redis.script import Script
 from hyperbus.transports.redis.server_facts import lines_of
@@ -32,7 +33,7 @@ class RedisRetention(Asking):
     async def floors(self, stream: str) -> dict[str, bytes]:
         """Return the floor of every group on a stream."""
         [reply] = await self._floors.run(self._wire, [((stream,), ())])
-        return {group.decode(): id_before(oldest) if oldest else delivered for group, oldest, delivered in reply}
+        return {name_of(group): id_before(oldest) if oldest else delivered for group, oldest, delivered in reply}
 
     async def save_checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Store the floor of each (stream, group) as its checkpoint, and return the checkpoint."""

@@ -10,6 +10,7 @@ from hyperbus.transports.redis.appends import RedisAppends
 from hyperbus.transports.redis.connection import Wire
 from hyperbus.transports.redis.failures import RedisFailures
 from hyperbus.transports.redis.groups import RedisGroups
+from hyperbus.transports.redis.names import name_of
 from hyperbus.transports.redis.parking import RedisParking
 from hyperbus.transports.redis.retention import RedisRetention
 from hyperbus.transports.redis.script import Script
@@ -69,7 +70,7 @@ class RedisStreams(RedisAppends, RedisGroups, RedisFailures, RedisParking, Redis
 def _group_info(pairs: list[Any]) -> GroupInfo:
     group = dict(zip(pairs[::2], pairs[1::2], strict=True))
     return GroupInfo(
-        group=group[b"name"].decode(),
+        group=name_of(group[b"name"]),
         consumers=group[b"consumers"],
         pending=group[b"pending"],
         lag=group.get(b"lag"),
