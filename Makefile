@@ -20,8 +20,8 @@ help:
 	@echo 'make test                           every check and test, with coverage'
 	@echo 'make check                          static checks and unit tests: the quick round'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
-	@echo 'make bench                          throughput and latency, against a bare socket'
-	@echo 'make bench-peers                    the same, beside other Python libraries'
+	@echo 'make bench [QUICK=1] [FULL=1]       throughput, latency, memory, against bars; 10 minutes, 1, or everything'
+	@echo 'make bench-peers                    throughput beside other Python libraries'
 	@echo 'make up, make down                  the whole thing in Docker: start, stop'
 	@echo 'make install                        only set up .venv'
 
@@ -53,12 +53,12 @@ unit: .venv/.installed-dev
 chaos: .venv/.installed
 	@$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
-bench: .venv/.installed
-	@$(BIN)/python benchmarks/throughput.py
-	@$(BIN)/python benchmarks/latency.py
+# One of the peers takes part in it: some bars are multiples of its figures.
+bench: .venv/.installed .venv-peers/.installed
+	@$(BIN)/python -m benchmarks.run $(if $(FULL),--full,$(if $(QUICK),--quick)) --peers $(PEERS)/python
 
 bench-peers: .venv/.installed .venv-peers/.installed
-	@$(BIN)/python -m benchmarks.run --full --peers $(PEERS)/python
+	@$(BIN)/python -m benchmarks.run --full --only peers publish_ consume_ --peers $(PEERS)/python
 
 up:
 	@docker compose up -d --build

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Callable
-from typing import Any, cast
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
 
 import hiredis
 
-#: Commands in one write.
+#: Commands in one write, and entries in one read.
 BATCH = 500
 
 # hiredis declares a tuple of one word.
@@ -28,37 +30,52 @@ class Bare:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
     def ask(self, packed: bytes, replies: int = 1) -> list[Any]:
-        """Send commands, wait for their replies."""
+        """Send commands, wait for their replies.
+
+        Raises:
+            RuntimeError: the server refused one.
+        """
         self._socket.sendall(packed)
         answers: list[Any] = []
         while len(answers) < replies:
             answer = self._reader.gets()
             if answer is False:
                 self._reader.feed(self._socket.recv(1 << 20))
+            elif isinstance(answer, Exception):
+                raise RuntimeError(f"the server refused a command: {answer}")
             else:
                 answers.append(answer)
         return answers
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
+
+def append(bare: Bare, commands: Sequence[bytes], count: int) -> None:
+    """Send `count` packed commands, taken from `commands` in turns, 500 a write."""
+    period = list(commands) * (math.lcm(BATCH, len(commands)) // len(commands))
+    writes = [b"".join(period[start : start + BATCH]) for start in range(0, len(period), BATCH)]
+    whole, rest = divmod(count, BATCH)
+    for number in range(whole):
+        bare.ask(writes[number % len(writes)], BATCH)
+    if rest:
+        bare.ask(b"".join(period[:rest]), rest)
 
 
-def publish(bare: Bare, stream: str, body: bytes, count: int) -> None:
-    """Append `count` entries, 500 pre-packed commands a write."""
-    packed = pack("XADD", stream, "*", "data", body) * BATCH
-    for _ in range(count // BATCH):
-        bare.ask(packed, BATCH)
+def consume(bare: Bare, stream: str, group: str, count: int) -> float:
+    """Read and ack `count` entries, 500 at a time, without decoding them; return when the last ack was answered.
 
-
-def consume(bare: Bare, stream: str, group: str, count: int) -> None:
-    """Read and ack `count` entries of a new group, 500 at a time, without decoding them."""
-    bare.ask(pack("XGROUP", "CREATE", stream, group, "0"))
-    read = pack("XREADGROUP", "GROUP", group, "c", "COUNT", str(BATCH), "STREAMS", stream, ">")
+    The group exists. Waits for entries that are not there yet.
+    """
+    read = pack("XREADGROUP", "GROUP", group, "c", "COUNT", str(BATCH), "BLOCK", "10000", "STREAMS", stream, ">")
     done = 0
     while done < count:
         (answer,) = bare.ask(read)
         entries = answer[0][1]
         bare.ask(pack("XACK", stream, group, *[entry[0] for entry in entries]))
         done += len(entries)
+    return time.monotonic()

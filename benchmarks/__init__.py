@@ -1,0 +1,1 @@
+"""How fast hyperbus is: one file a question, and one runner, `python -m benchmarks.run`."""
