@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,8 @@ from benchmarks.workload import BATCH, STREAM, encoded, event, fill
 WAITING = 64
 #: For how long each, in seconds.
 PAUSE = 0.001
+#: The thresholds of the garbage collector with which Python starts.
+DEFAULT_COLLECTOR = gc.get_threshold()
 
 
 async def publish(place: Place) -> Values:
@@ -51,6 +54,13 @@ async def read_and_ack(place: Place) -> Values:
         return {"bare_consume": count / (consume(bare, STREAM, "bench", count) - started)}
 
 
+async def read_and_ack_plain(place: Place) -> Values:
+    """The same in a process whose garbage collector is as Python sets it, and not as in a worker process."""
+    gc.unfreeze()
+    gc.set_threshold(*DEFAULT_COLLECTOR)
+    return {"bare_consume_plain": (await read_and_ack(place))["bare_consume"]}
+
+
 async def sleep(place: Place) -> Values:
     """64 tasks that only sleep, 1 ms at a time."""
     times = place.events(40_000) // WAITING
@@ -74,5 +84,6 @@ QUESTIONS = (
     _question("bare_publish", publish, "bare socket: XADD, 500 a write"),
     _question("bare_publish_one", publish_one, "bare socket: XADD, one by one"),
     _question("bare_consume", read_and_ack, "bare socket: XREADGROUP 500, XACK"),
+    _question("bare_consume_plain", read_and_ack_plain, "bare socket: the same, Python's own gc settings"),
     _question("bare_sleep", sleep, "64 bare tasks that sleep 1 ms", loop=None),
 )

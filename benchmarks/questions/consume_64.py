@@ -36,7 +36,14 @@ QUESTIONS = (
     Question(
         "consume_64",
         measure_idle,
-        (Figure("consume_64", "consume, 64 at once, no-op", bars=(Bar(0.5, of="bare_consume"),)),),
+        (
+            Figure(
+                "consume_64",
+                "consume, 64 at once, no-op",
+                against=("bare_consume_plain",),
+                bars=(Bar(0.5, of="bare_consume"),),
+            ),
+        ),
         Depth.QUICK,
     ),
     Question(

@@ -26,6 +26,7 @@ QUESTIONS = (
             Figure(
                 "consume_batch",
                 "consume, batches of 500",
+                against=("bare_consume_plain",),
                 bars=(Bar(0.8, of="bare_consume"), Bar(6, of="faststream.consume_batch")),
             ),
         ),

@@ -26,6 +26,7 @@ QUESTIONS = (
             Figure(
                 "consume_one",
                 "consume, one handler an event",
+                against=("bare_consume_plain",),
                 bars=(Bar(0.8, of="bare_consume"), Bar(50, of="faststream.consume_one")),
             ),
         ),
