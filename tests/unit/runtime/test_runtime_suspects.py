@@ -301,3 +301,20 @@ async def test_suspects_that_wait_are_handed_over_when_the_worker_stops(monkeypa
         assert sorted((await here.pending(kind, "g")).values()) == [0, 2, 2, 2, 2, 2]
         cut_off = [signal.group for signal in here.recorder.of(WorkerChanged) if signal.state == "cut off"]
         assert cut_off == ["long"]
+
+
+async def test_a_suspect_that_cannot_be_read_has_its_turn_and_no_more() -> None:
+    """It becomes a dead letter; the next one, and others, begin at once."""
+    kind, seen = unique(), []
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running() as here:
+        await here.append(kind, b"broken \xff", b"{}")
+        await left_by_the_dead(here, kind, 1)
+        async with here.bus.running(handler):
+            await eventually(lambda: len(here.recorder.of(EntryDeadLettered)) == 2 and seen == [1])
+            await here.publish(kind, 2)
+            await eventually(lambda: seen == [1, 2])
