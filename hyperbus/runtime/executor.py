@@ -84,8 +84,9 @@ class Executor:
         self._running: asyncio.Task[Any] | None = None
         self._monotonic = clock.monotonic
         self._done: list[Received] = []
-        #: Of deliveries that were handled one by one: how long the handler took, and the event until then.
-        self._timed: list[tuple[float, float]] = []
+        #: Of deliveries that were handled one by one: how long the handler took, and how old the event then was.
+        self._seconds: list[float] = []
+        self._latencies: list[float] = []
         self._settling = False
         #: The wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
         self._epoch = clock.now() - clock.monotonic()
@@ -224,7 +225,8 @@ class Executor:
             if not self._done:
                 self._settle_soon()
             self._done.append(received)
-            self._timed.append((ended - started, ended + self._epoch - event.timestamp.timestamp()))
+            self._seconds.append(ended - started)
+            self._latencies.append(ended + self._epoch - event.timestamp.timestamp())
             outcome: Outcome = ACKED
         else:
             self._tallies.of(received.event_type).handler_seconds.append(ended - started)
@@ -385,9 +387,11 @@ class Executor:
         """Let what is done be acked, and say what happened."""
         self._settling = False
         if self._done:
-            done, self._done = self._done, []
-            timed, self._timed = self._timed, []
-            self._tallies.add([received.event_type for received in done], timed)
+            done = self._done.copy()
+            self._done.clear()
+            self._tallies.add([received.event_type for received in done], self._seconds, self._latencies)
+            self._seconds.clear()
+            self._latencies.clear()
             self._endings.acked(done)
         self._tallies.announce()
         self._epoch = self._clock.now() - self._clock.monotonic()

@@ -35,17 +35,17 @@ class Tallies:
             tally = self._tallies[event_type] = Tally()
         return tally
 
-    def add(self, event_types: Sequence[str], timed: Sequence[tuple[Seconds, Seconds]]) -> None:
-        """Count deliveries that are acked; `timed` has handler seconds and latency of each, or nothing."""
+    def add(self, event_types: Sequence[str], seconds: Sequence[Seconds], latencies: Sequence[Seconds]) -> None:
+        """Count deliveries that are acked, and what each took; batches are timed elsewhere, and have no numbers here."""
         if len(set(event_types)) == 1:  # next to always, and much cheaper
             tally = self.of(event_types[0])
             tally.acked += len(event_types)
-            tally.handler_seconds += [taken for taken, _ in timed]
-            tally.latencies += [latency for _, latency in timed]
+            tally.handler_seconds += seconds
+            tally.latencies += latencies
             return
         for event_type in event_types:
             self.of(event_type).acked += 1
-        for event_type, (taken, latency) in zip(event_types, timed, strict=False):
+        for event_type, taken, latency in zip(event_types, seconds, latencies, strict=False):
             tally = self.of(event_type)
             tally.handler_seconds.append(taken)
             tally.latencies.append(latency)
