@@ -36,7 +36,7 @@ class Tallies:
         return tally
 
     def add(self, event_types: Sequence[str], seconds: Sequence[Seconds], latencies: Sequence[Seconds]) -> None:
-        """Count deliveries that are acked, and what each took; batches are timed elsewhere, and have no numbers here."""
+        """Count deliveries that are acked, and what each took; those of a batch have no numbers here."""
         if len(set(event_types)) == 1:  # next to always, and much cheaper
             tally = self.of(event_types[0])
             tally.acked += len(event_types)
