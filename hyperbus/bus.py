@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-import structlog
-
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
 from hyperbus.errors import (
@@ -26,6 +24,7 @@ from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.event.routing import check_name
+from hyperbus.logger import get_logger
 from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
 from hyperbus.runtime.consuming import consume_events, read_events
 from hyperbus.runtime.surroundings import Surroundings, open_surroundings
@@ -80,7 +79,7 @@ class Bus:
         self._workers: list[Worker] = []
         self._surroundings: Surroundings | None = None
         self._surroundings_lock = asyncio.Lock()
-        self._log = structlog.get_logger("hyperbus")
+        self._log = get_logger("hyperbus")
 
     # -- opening and closing
 

@@ -7,32 +7,29 @@ not block; one that raises is logged and called again next time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import structlog
+import msgspec
 
 from hyperbus.clock import Seconds
+from hyperbus.logger import get_logger
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """Entries were appended. `counts` by event type; `seconds` from the oldest one's encoding to the answer."""
 
     counts: dict[str, int]
     seconds: Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class PublishErred:
+class PublishErred(msgspec.Struct, frozen=True):
     """Events could not be appended, or it is not known whether they were. `error` is the error's type name."""
 
     count: int
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Handled:
+class Handled(msgspec.Struct, frozen=True):
     """Deliveries went through a handler, or were found undecodable.
 
     `event_type` is shared by all of them. `handler_seconds` has one item a handler call, `latencies` (from the
@@ -48,16 +45,14 @@ class Handled:
     latencies: Sequence[Seconds]
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(msgspec.Struct, frozen=True):
     """The server took acks for this many entries of a group."""
 
     group: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RetryScheduled:
+class RetryScheduled(msgspec.Struct, frozen=True):
     """A delivery failed and waits for its next try."""
 
     group: str
@@ -68,8 +63,7 @@ class RetryScheduled:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class EntryDeadLettered:
+class EntryDeadLettered(msgspec.Struct, frozen=True):
     """An entry became a dead letter of a group."""
 
     group: str
@@ -80,8 +74,7 @@ class EntryDeadLettered:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """Pending entries of a dead consumer were taken over."""
 
     group: str
@@ -90,8 +83,7 @@ class Claimed:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(msgspec.Struct, frozen=True):
     """Entries that were delivered to this worker without its knowing were found again."""
 
     group: str
@@ -99,8 +91,7 @@ class Recovered:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SuspectRuns:
+class SuspectRuns(msgspec.Struct, frozen=True):
     """An entry that may kill its process has it to itself from now on (`alone`), or no longer."""
 
     group: str
@@ -109,16 +100,14 @@ class SuspectRuns:
     alone: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StreamsFound:
+class StreamsFound(msgspec.Struct, frozen=True):
     """A group now also reads these streams."""
 
     group: str
     streams: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRebuilt:
+class GroupRebuilt(msgspec.Struct, frozen=True):
     """A group that the server had lost was created again, after `entry_id`.
 
     Up to `replayed` entries that were read before may come again; None where they could not be counted.
@@ -130,8 +119,7 @@ class GroupRebuilt:
     replayed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionChanged:
+class ConnectionChanged(msgspec.Struct, frozen=True):
     """The server was lost, or found again, by a part of the process."""
 
     part: str
@@ -139,8 +127,7 @@ class ConnectionChanged:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerChanged:
+class WorkerChanged(msgspec.Struct, frozen=True):
     """A worker reached a new state. "cut off": its drain time was up and handlers were still running."""
 
     group: str
@@ -148,16 +135,14 @@ class WorkerChanged:
     state: Literal["started", "draining", "cut off", "stopped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Trimmed:
+class Trimmed(msgspec.Struct, frozen=True):
     """Entries that no live group had yet to ack were cut from a stream, as its retention says."""
 
     stream: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class CutUnread:
+class CutUnread(msgspec.Struct, frozen=True):
     """Entries went that this group had not acked: by the stream's hard cap, or because nobody serves the group."""
 
     group: str
@@ -166,16 +151,14 @@ class CutUnread:
     reason: Literal["hard cap", "abandoned"]
 
 
-@dataclass(frozen=True, slots=True)
-class HardCapNear:
+class HardCapNear(msgspec.Struct, frozen=True):
     """What groups have yet to ack fills this share of a stream's hard cap; from 1 on it is cut."""
 
     stream: str
     share: float
 
 
-@dataclass(frozen=True, slots=True)
-class GroupAbandoned:
+class GroupAbandoned(msgspec.Struct, frozen=True):
     """Nobody serves a group. First a warning, `seconds_left` before it stops holding the stream; then 0."""
 
     group: str
@@ -183,8 +166,7 @@ class GroupAbandoned:
     seconds_left: Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class GhostStream:
+class GhostStream(msgspec.Struct, frozen=True):
     """No group reads a stream: its entries go by age, or as soon as it has more than `limit` bytes."""
 
     stream: str
@@ -221,7 +203,7 @@ class Announcer:
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = list(listeners)
-        self._log = structlog.get_logger("hyperbus.signals")
+        self._log = get_logger("hyperbus.signals")
 
     def add(self, listener: Listener) -> None:
         """Let `listener` hear every signal from now on."""

@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import structlog
-
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError, InvalidSettingError, PortInUseError
+from hyperbus.logger import get_logger
 
 #: A request's line and headers may take this many bytes, and this long to arrive.
 MAX_HEAD_BYTES = 8 * 1024
@@ -67,7 +66,7 @@ class HttpServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._checks_host = True
-        self._log = structlog.get_logger("hyperbus.http")
+        self._log = get_logger("hyperbus.http")
 
     @property
     def port(self) -> int:

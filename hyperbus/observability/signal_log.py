@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-import structlog
+from msgspec.structs import asdict
 
 from hyperbus.clock import Clock, Seconds, SystemClock
+from hyperbus.logger import get_logger
 from hyperbus.signals import (
     Claimed,
     ConnectionChanged,
@@ -55,7 +56,7 @@ class SignalLog:
         self._window = window
         self._clock = clock or SystemClock()
         self._windows: dict[str, _Window] = {}
-        self._log = structlog.get_logger("hyperbus")
+        self._log = get_logger("hyperbus")
 
     def __call__(self, signal: Signal) -> None:
         """Log `signal`, if its kind is worth it and has not said too much lately."""
@@ -97,7 +98,7 @@ def _line(signal: Signal) -> tuple[str, str] | None:
 
 
 def _values(signal: Signal) -> dict[str, Any]:
-    values = {field.name: getattr(signal, field.name) for field in fields(signal)}
+    values = asdict(signal)
     if isinstance(signal, StreamsFound):
         values["streams"] = list(signal.streams[:_MAX_STREAMS])
         values["count"] = len(signal.streams)

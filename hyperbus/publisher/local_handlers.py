@@ -6,11 +6,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import structlog
-
 from hyperbus.errors import HyperbusError, NotDurable
 from hyperbus.event.envelope import Event
 from hyperbus.event.routing import TypeFilter
+from hyperbus.logger import get_logger
 
 #: A local handler, and the pattern of event types that it wants.
 LocalHandler = Callable[[Event[Any]], Awaitable[None] | None]
@@ -23,7 +22,7 @@ class LocalHandlers:
         self._handlers: list[tuple[TypeFilter, LocalHandler]] = []
         #: Whether there is anybody to call.
         self.wanted = False
-        self._log = structlog.get_logger("hyperbus.publisher")
+        self._log = get_logger("hyperbus.publisher")
 
     def add(self, pattern: str, handler: LocalHandler) -> None:
         """Let `handler` see events whose type matches `pattern`."""

@@ -8,8 +8,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
-
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.delivery import Delivery, PublishEvent
@@ -18,6 +16,7 @@ from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Re
 from hyperbus.declaration.retry_policy import decide
 from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
+from hyperbus.logger import get_logger
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
 from hyperbus.runtime.handler import failures_of
@@ -70,7 +69,7 @@ class Executor:
         self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
         self._acks_first = declaration.ack == "received"
         self._tries_once = self._acks_first or declaration.audience == "every_process"
-        self._log = structlog.get_logger("hyperbus.runtime")
+        self._log = get_logger("hyperbus.runtime")
         self._inbox = inbox
         self._decoder = decoder
         self._endings = endings

@@ -11,12 +11,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-import structlog
-
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, OutOfMemoryError, ServerError
 from hyperbus.event.data import EventData, declared_retention
 from hyperbus.event.retention import Declared, Keep, read_declared, write_declared
+from hyperbus.logger import get_logger
 from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.group_directory import GroupDirectory
 from hyperbus.runtime.lease import Lease
@@ -111,7 +110,7 @@ class Retention:
         self._policies = Policies(transport.records, Keep(age=settings.retain_age, bytes=settings.retain_bytes))
         self._groups = GroupDirectory(transport, announcer, clock, abandon_after=settings.abandon_after)
         self._trimmer = Trimmer(transport.streams, self._groups, announcer, clock, ghost_bytes=settings.ghost_bytes)
-        self._log = structlog.get_logger("hyperbus.retention")
+        self._log = get_logger("hyperbus.retention")
         self._weighs = True
         self._refused: set[str] = set()
         self._declared = False

@@ -8,12 +8,11 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import structlog
-
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.event.codec import Codec, codecs
 from hyperbus.event.data import EventData, event_types
+from hyperbus.logger import get_logger
 from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.heartbeat import Heartbeat
 from hyperbus.runtime.notices import STREAM_BORN, Notices
@@ -115,7 +114,7 @@ async def _warn_of_eviction(transport: Transport) -> None:
     """Warn of a server that throws keys away when it is full: it would be streams, groups and heartbeats."""
     told = await transport.streams.eviction_policy()
     if told is not None and told[0] != "noeviction" and told[1]:
-        structlog.get_logger("hyperbus").warning(
+        get_logger("hyperbus").warning(
             "the server evicts keys when it is full, and events with them: set maxmemory-policy noeviction",
             policy=told[0],
             maxmemory=told[1],

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
-
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import InvalidSettingError
 from hyperbus.event.envelope import Event
+from hyperbus.logger import get_logger
 from hyperbus.observability.metrics import BoundedLabels
 
 #: Types that a line names; the rest are added up.
@@ -37,7 +36,7 @@ class EventLog:
         self._failures = 0
         self._began = self._clock.monotonic()
         self._ticker: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("hyperbus.events")
+        self._log = get_logger("hyperbus.events")
 
     async def start(self) -> None:
         """Begin the first interval."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-import structlog
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError, InvalidSettingError, MissingExtraError, PortInUseError
 from hyperbus.event.envelope import Event
+from hyperbus.logger import get_logger
 from hyperbus.settings import Settings, load_settings
 from hyperbus.sinks.event_filter import EventFilter
 from hyperbus.sinks.websocket_client import TRY_AGAIN_LATER, WebSocketClient
@@ -87,7 +87,7 @@ class WebSocketBroadcaster:
         self._clients: set[WebSocketClient] = set()
         self._fell_behind = 0
         self._server: Server | None = None
-        self._log = structlog.get_logger("hyperbus.websocket")
+        self._log = get_logger("hyperbus.websocket")
 
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> WebSocketBroadcaster:
