@@ -147,4 +147,7 @@ def _ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:
     streams = {item.stream for item in received}
     if len(streams) == 1:
         return {received[0].stream: [item.id for item in received]}
-    return {stream: [item.id for item in received if item.stream == stream] for stream in streams}
+    ids: dict[str, list[bytes]] = {stream: [] for stream in streams}
+    for item in received:
+        ids[item.stream].append(item.id)
+    return ids

@@ -12,6 +12,7 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Consumer, Delivery, Event, EventData, HyperbusError, consumer
 from hyperbus.errors import DeclarationError, DuplicateTypeError
+from hyperbus.runtime import settling
 from hyperbus.signals import Acknowledged, Handled, WorkerChanged
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
@@ -125,8 +126,9 @@ async def test_concurrency_is_real_and_bounded() -> None:
     assert most[0] == 4
 
 
-async def test_a_lane_lets_the_process_run_between_turns() -> None:
+async def test_a_lane_lets_the_process_run_between_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler that never waits does not keep the event loop for itself, and its counts are told."""
+    monkeypatch.setattr(settling, "TELLING", 0.0)
     kind = unique()
 
     @consumer(group=unique(), types=[kind])
