@@ -69,11 +69,15 @@ def milliseconds(duration: Seconds) -> int:
 
 
 def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
-    """Write XADDs in pieces; yield each with its number of commands. Entries are taken a piece at a time."""
+    """Write XADDs in pieces; yield each with its number of commands. Entries are taken a piece at a time.
+
+    Those that are all there already, a list, need no small pieces.
+    """
+    most = CHUNK_ENTRIES if isinstance(entries, list) else PIECE_ENTRIES
     heads: dict[tuple[str, bytes], _AppendHeads] = {}
     last_stream, last_field, head = None, None, _AppendHeads("", b"")
     source = iter(entries)
-    while piece := list(islice(source, PIECE_ENTRIES)):
+    while piece := list(islice(source, most)):
         parts: list[bytes] = []
         add = parts.append
         size = 0

@@ -8,7 +8,15 @@ import hiredis
 
 from hyperbus.transport import DeadLetter, NewEntry
 from hyperbus.transports.dead_letters import from_fields, to_fields
-from hyperbus.transports.redis.commands import CHUNK_BYTES, PIECE_ENTRIES, GroupRead, milliseconds, pack, pack_appends
+from hyperbus.transports.redis.commands import (
+    CHUNK_BYTES,
+    CHUNK_ENTRIES,
+    PIECE_ENTRIES,
+    GroupRead,
+    milliseconds,
+    pack,
+    pack_appends,
+)
 
 
 def test_appends_are_written_as_hiredis_writes_them():
@@ -27,8 +35,9 @@ def test_appends_are_written_as_hiredis_writes_them():
 
 def test_a_batch_is_cut_by_entries_and_by_bytes():
     """No piece has more than its share, and none is lost."""
-    many = list(pack_appends([NewEntry("a", b"data", b"x")] * (2 * PIECE_ENTRIES + 1)))
-    assert [count for _, count in many] == [PIECE_ENTRIES, PIECE_ENTRIES, 1]
+    for most, entries in ((CHUNK_ENTRIES, list), (PIECE_ENTRIES, iter)):
+        many = list(pack_appends(entries([NewEntry("a", b"data", b"x")] * (2 * most + 1))))
+        assert [count for _, count in many] == [most, most, 1]
     endless = (NewEntry("a", b"data", b"x") for _ in count())
     assert len(list(islice(pack_appends(endless), 3))) == 3, "no more is taken than asked for"
     large = list(pack_appends([NewEntry("a", b"data", b"x" * CHUNK_BYTES)] * 3))
