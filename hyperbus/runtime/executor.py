@@ -105,7 +105,7 @@ class Executor:
             self._lane(lanes, number), name=f"hyperbus {self._consumer} lane {number}", context=self._context.copy()
         )
 
-    async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
+    async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:  # noqa: PLR0912 - the hot path, in one frame
         inbox, task, context = self._inbox, asyncio.current_task(), contextvars.copy_context
         take, monotonic, solitude, is_plain = inbox.take, self._monotonic, self._solitude, self._is_plain
         decode, handle, began = self._decoder.decode, self._handle, self._began
@@ -113,12 +113,12 @@ class Executor:
         latencies = settling.latencies
         assert task is not None
         clean = context()
-        turn_ends = monotonic() + TURN
+        turn, turn_ends = settling.turns, monotonic() + TURN
         while not inbox.closed:
             received = take()
             if received is None:
                 await inbox.wait()
-                turn_ends = monotonic() + TURN
+                turn, turn_ends = settling.turns, monotonic() + TURN
                 continue
             if not is_plain or received.suspect or solitude.wanted:
                 if not await self._hand_over(received, number):
@@ -150,8 +150,9 @@ class Executor:
                     self._start_lane(lanes, number)
                 return
             if ended >= turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = monotonic() + TURN
+                if settling.turns == turn:  # else the handlers have waited, and others have run
+                    await asyncio.sleep(0)
+                turn, turn_ends = settling.turns, monotonic() + TURN
 
     async def _hand_over(self, received: Received, number: int) -> bool:
         """Hand over a delivery, or a batch that begins with it, or what has to come before it; False: nothing was."""

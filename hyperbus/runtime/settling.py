@@ -20,8 +20,11 @@ from hyperbus.runtime.inbox import Received
 from hyperbus.runtime.tallies import Tallies
 from hyperbus.signals import Announcer, RetryScheduled
 
-#: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred.
-TELLING: Seconds = 0.01
+#: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred, and
+#: it is told of each event type by itself.
+TELLING: Seconds = 0.1
+#: Deliveries that are announced together, about: nothing else runs while listeners look at them.
+MOST_TOLD = 2_000
 
 
 class Settling:
@@ -29,12 +32,13 @@ class Settling:
 
     1. Gathers what is done, and passes it on to be acked once a turn of the event loop.
     2. Passes on at once what is to be retried, or is given up.
-    3. Announces counts every `TELLING` seconds.
+    3. Announces counts every `TELLING` seconds, or every `MOST_TOLD` deliveries.
 
     Attributes:
         done: deliveries that are to be acked. Who adds the first one calls `soon`.
         seconds: of those that were handled one by one, how long the handler took.
         latencies: and how old the event then was.
+        turns: rises when the event loop has run, if there was something to settle.
         epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
     """
 
@@ -42,7 +46,9 @@ class Settling:
         self.done: list[Received] = []
         self.seconds: list[Seconds] = []
         self.latencies: list[Seconds] = []
+        self.turns = 0
         self.epoch = clock.now() - clock.monotonic()
+        self._untold = 0
         self._declaration = declaration
         self._tries_once = declaration.ack == "received" or declaration.audience == "every_process"
         self._endings = endings
@@ -130,14 +136,18 @@ class Settling:
 
     def _settle(self) -> None:
         self._settling = False
+        self.turns += 1
         if self.done:
             done = self.done.copy()
             self.done.clear()
+            self._untold += len(done)
             self._tallies.add([received.event_type for received in done], self.seconds, self.latencies)
             self.seconds.clear()
             self.latencies.clear()
             self._endings.acked(done)
-        if self._telling is None:
+        if self._untold >= MOST_TOLD:
+            self._tell()
+        elif self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELLING, self._tell)
         self.epoch = self._clock.now() - self._clock.monotonic()
 
@@ -145,6 +155,7 @@ class Settling:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
+        self._untold = 0
         self._tallies.announce()
 
     # -- one by one
