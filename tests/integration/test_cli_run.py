@@ -224,7 +224,7 @@ async def test_a_stop_under_load_loses_nothing(tmp_path, place):
                 assert time.monotonic() - began < 5
                 assert running.log("worker process killed: it did not drain in time") == []
             assert len(rows(tmp_path, "event_id")) > 100
-    assert missing(load.stored, tmp_path)
+            await until(lambda: bool(missing(load.stored, tmp_path)), lambda: "nothing came meanwhile")
     with Running("run", "consumers", "--processes", "2", folder=tmp_path, variables=settings) as running:
         await until(
             lambda: not missing(load.stored, tmp_path), lambda: f"{len(missing(load.stored, tmp_path))} missing"
