@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib.metadata
 import json
 import sys
@@ -79,12 +80,17 @@ class Peer:
         parser.add_argument("--url", default="redis://127.0.0.1:6379/0", help="a server to fill: keys are left behind")
         parser.add_argument("--count", type=int, default=10_000, help="events")
         parser.add_argument("--deadline", type=float, default=300.0, help="seconds after which to give up")
+        parser.add_argument("--calm", action="store_true", help="run the garbage collector as rarely as hyperbus does")
         options = parser.parse_args()
         if options.list:
             print(json.dumps(list(self._tasks)))
             return
         if options.task is None or options.count < 1:
             parser.error("name a task and a count from 1, or ask for --list")
+        if options.calm:  # as `_calm_collector` of a worker process
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
         loop, factory = self._loop()
         with asyncio.Runner(loop_factory=factory) as runner:
             seconds = runner.run(self._run(options.task, options.url, options.count, options.deadline))
