@@ -118,6 +118,16 @@ def test_an_event_comes_back_as_it_was(codec: Codec, event: Event[Reading]) -> N
 
 
 @EACH_CODEC
+def test_many_events_are_written_as_each_would_be(codec: Codec) -> None:
+    """In order; and one that cannot be written is named, as it would be alone."""
+    many = [Event(id=str(n), data=Reading(value=n)) for n in range(3)]
+    assert codec.encode_many(many) == [codec.encode(event) for event in many]
+    assert codec.encode_many([]) == []
+    with pytest.raises(EncodeError, match="codec_test.loose the-one cannot be written"):
+        codec.encode_many([*many, Event(id="the-one", data=Loose(value=object()))])
+
+
+@EACH_CODEC
 @settings(max_examples=50, deadline=None)
 @given(event=events)
 def test_data_of_an_undeclared_type_reads_as_a_dict(codec: Codec, event: Event[Reading]) -> None:
