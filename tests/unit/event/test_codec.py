@@ -123,7 +123,7 @@ def test_many_events_are_written_as_each_would_be(codec: Codec) -> None:
     many = [Event(id=str(n), data=Reading(value=n)) for n in range(3)]
     assert codec.encode_many(many) == [codec.encode(event) for event in many]
     assert codec.encode_many([]) == []
-    with pytest.raises(EncodeError, match="codec_test.loose the-one cannot be written"):
+    with pytest.raises(EncodeError, match="the-one cannot be written"):
         codec.encode_many([*many, Event(id="the-one", data=Loose(value=object()))])
 
 
