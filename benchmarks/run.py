@@ -101,8 +101,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--quick", dest="form", action="store_const", const=QUICK, help="a minute")
     forms.add_argument("--full", dest="form", action="store_const", const=FULL, help="everything, all peers too")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these, and what they are compared with")
-    parser.add_argument("--rounds", type=int, help="how often each question is asked")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="these, and what they are compared with; nothing is written",
+    )
+    parser.add_argument("--rounds", type=int, help="how often each question is asked; nothing is written then")
     parser.add_argument("--loop", choices=["auto", "uvloop", "asyncio"], default="auto")
     parser.add_argument("--peers", metavar="PYTHON", help="the Python that the peers are installed for")
     parser.add_argument("--json", action="store_true", help="JSON on stdout in place of the table")
@@ -124,7 +130,7 @@ def main() -> int:
     else:
         print(line(machine))
         print("\n".join(lines(rows, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
-    if not options.only:
+    if not options.only and not options.rounds:  # what is shown elsewhere comes from whole runs
         write(rows, options.form, machine)
     return exit_code(rows)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import rounds
+from benchmarks import rounds, run
 from benchmarks.catalogue import all_questions
 from benchmarks.form import DEFAULT, FULL, QUICK, Depth, Form
 from benchmarks.peer_scripts import Peer, find_peers, question_of
@@ -144,3 +144,16 @@ def test_a_python_for_peers_that_is_not_there_is_told(capsys):
         parse(["--peers", "/nowhere/python"])
     assert "make bench installs it" in capsys.readouterr().err
     assert parse(["--quick", "--rounds", "3"]).form.rounds == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"), [([], 1), (["--only", "import"], 0), (["--rounds", "1"], 0)], ids=str
+)
+def test_only_a_whole_run_replaces_the_results(monkeypatch, arguments, written):
+    """What the documents show does not come from a look at one question, or from one round."""
+    calls: list[object] = []
+    monkeypatch.setattr("sys.argv", ["benchmarks.run", "--json", *arguments])
+    monkeypatch.setattr(run, "measure", lambda _options: ([], {}))
+    monkeypatch.setattr(run, "write", lambda *what: calls.append(what))
+    assert run.main() == 0
+    assert len(calls) == written
