@@ -4,7 +4,9 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 PEERS := .venv-peers/bin
 EXTRAS := embedded,cli,websocket,postgres,uvloop,reload
-TESTS := tests/unit tests/conformance tests/integration
+TESTS := tests/unit tests/conformance tests/integration tests/chaos
+# Most tests wait for something most of the time.
+TOGETHER := -n 3 --dist loadgroup --no-loadscope-reorder
 # What a mistake in would be found last: every branch of it is tested.
 WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/declaration/outcome.py
 
@@ -33,7 +35,8 @@ demo: .venv/.installed
 # The report comes before the limits, and the limits come last: failing tests are told of first.
 test: static
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q $(TESTS)
+	@$(BIN)/coverage run -m pytest -q $(TOGETHER) -m 'not alone' $(TESTS)
+	@$(BIN)/coverage run -m pytest -q -m alone $(TESTS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include=$(WHOLLY_COVERED) --fail-under=100

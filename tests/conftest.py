@@ -1,4 +1,7 @@
-"""One server of each kind for the whole session; tests keep apart by the names they use."""
+"""One server of each kind for each process that runs tests; tests keep apart by the names they use.
+
+Which tests run at all, and which of them in one process.
+"""
 
 from __future__ import annotations
 
@@ -43,17 +46,41 @@ def server(request: pytest.FixtureRequest, shared_servers: SharedServers) -> Ser
     return shared_servers.get(request.param)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run tests marked `one_server` on one kind of server: they take long, and the others would show nothing new."""
+    """Leave out what would show nothing new, keep together what shares something, and begin with what takes long."""
+    functions = [item for item in items if isinstance(item, pytest.Function)]
+    left_out = _left_out(functions)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = sorted((item for item in items if item not in left_out), key=_turn)
+    for item in functions:
+        if _shares_with_its_module(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _left_out(items: list[pytest.Function]) -> list[pytest.Item]:
+    """Tests marked `one_server` run on one kind of server: they take long, and the others would show nothing new."""
     binaries = list(server_binaries())
     chosen = "valkey-wheel" if "valkey-wheel" in binaries else binaries[0]
-    left_out = [
+    return [
         item
         for item in items
         if item.get_closest_marker("one_server") is not None
-        and isinstance(item, pytest.Function)
         and hasattr(item, "callspec")
         and item.callspec.params.get("server", chosen) != chosen
     ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return when a test comes: processes that share the work end together when the longest tests come first."""
+    if item.get_closest_marker("chaos") is not None:
+        return 0
+    if isinstance(item, pytest.Function) and _shares_with_its_module(item):
+        return 1
+    return 2 if item.path.parent.name == "integration" else 3
+
+
+def _shares_with_its_module(item: pytest.Function) -> bool:
+    """Tell whether a test has a fixture of its module, which each process that runs one of its tests would make again."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()
+    return any(definitions[-1].scope == "module" for definitions in fixtures)

@@ -1,9 +1,11 @@
-"""The marker of tests that take minutes."""
+"""Tests here are about processes that die, and so not measured."""
 
 from __future__ import annotations
 
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "chaos: starts a server, workers and producers, and breaks them")
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage slows processes down, and those that are killed do not tell what they ran."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)

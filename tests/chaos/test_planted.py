@@ -25,7 +25,7 @@ if ON["retention"]:
     BUGS["trim_unread"] = (["host_kill"], LOST)
 if ON["once"]:
     BUGS["repeat_as_new"] = (["drop_replies", "cut"], ONCE)
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(240)]
 
 
 async def broken(folder: Path, kinds: list[str], plant: str = "") -> set[str]:

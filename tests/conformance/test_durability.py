@@ -66,7 +66,7 @@ async def test_what_returns_is_on_the_replica(
 
 async def test_a_level_that_is_not_reached_names_the_entries(transport: RedisTransport, stream: str) -> None:
     """They are stored, under the ids that the errors carry; what is refused is still refused."""
-    two = Durability(replicas=2, timeout=0.05)
+    two = Durability(replicas=2, timeout=0.5)
     await transport.records.put("x", b"1")
     bad = NewEntry("hyperbus:events:x", b"data", b"1")
     first, refused, last = await transport.streams.append([entries(stream)[0], bad, entries(stream)[0]], durability=two)

@@ -64,6 +64,7 @@ async def pending(bus: Bus, kind: str) -> int:
     return (await bus.transport.streams.pending_summaries([(f"events:{kind}", "g")]))[0].total
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("batch", [None, 50], ids=["single", "batch"])
 async def test_a_live_handler_has_what_was_not_begun_at_once(server: Server, batch: int | None) -> None:
     """All of it, counted as never tried, while the one that leaves still works on what it had begun."""

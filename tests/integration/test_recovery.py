@@ -151,6 +151,7 @@ async def time_to_recover(server: Server, folder: Path, *, with_supervisor: bool
     return took
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600 if LONG else 120)
 @pytest.mark.parametrize("with_supervisor", [False, True], ids=["process", "supervisor and process"])
 async def test_ten_thousand_entries_of_a_killed_worker_are_handled_within_three_seconds(
@@ -217,6 +218,7 @@ def takes_batches(kind: str, seen: list[int]) -> Any:
     return handler
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_a_million_entries_of_a_dead_worker_are_claimed_without_a_long_call(server: Server) -> None:
     """Page by page; the server is never held up, and all of it is handled."""
@@ -233,6 +235,7 @@ async def test_a_million_entries_of_a_dead_worker_are_claimed_without_a_long_cal
     assert sum(signal.count for signal in recorder.of(Claimed)) == MANY
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_a_million_entries_of_a_live_worker_are_found_again_without_a_long_call(server: Server) -> None:
     """What it was handed it takes in page by page, while another worker looks on and claims none of it."""

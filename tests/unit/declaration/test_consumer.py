@@ -270,7 +270,6 @@ def test_an_order_is_kept_with_its_key() -> None:
         ({"handler": handle_many, "order_by": "workflow_id"}, "order_by= cannot hold for a list of events"),
         ({"audience": "every_process", "order_by": "workflow_id"}, "never retries, so order_by= has nothing to hold"),
     ],
-    ids=str,
 )
 def test_a_declaration_that_cannot_work_is_refused_with_words(options: dict[str, Any], words: str) -> None:
     """Where it is written, and not when it runs."""

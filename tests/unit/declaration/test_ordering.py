@@ -48,7 +48,6 @@ def event(data: Any, **envelope: Any) -> Event:
         (lambda event: None, event({}), None),
         (None, event({}, workflow_id="w"), None),
     ],
-    ids=str,
 )
 def test_the_key_is_what_was_named(order_by: Any, of: Event, key: str | None) -> None:
     """As text; what is not there gives none."""

@@ -239,7 +239,7 @@ def test_data_that_the_codec_has_no_form_for_is_refused_with_advice(codec: Codec
 
 
 @EACH_CODEC
-@pytest.mark.parametrize("value", [{(1, 2): "tuple key"}, "\ud800", 1j, {1, object()}], ids=repr)
+@pytest.mark.parametrize("value", [{(1, 2): "tuple key"}, "\ud800", 1j, {1, object()}])
 def test_other_data_without_a_form_is_refused(codec: Codec, value: object) -> None:
     """Whatever msgspec raises, it arrives as one error."""
     if codec.name == "msgpack" and isinstance(value, dict):
