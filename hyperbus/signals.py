@@ -30,17 +30,16 @@ class PublishErred(msgspec.Struct, frozen=True):
 
 
 class Handled(msgspec.Struct, frozen=True):
-    """Deliveries went through a handler, or were found undecodable.
+    """Deliveries went through a handler, or were found undecodable; how many of each event type ended how.
 
-    `event_type` is shared by all of them. `handler_seconds` has one item a handler call, `latencies` (from the
-    event's timestamp to the end of its handling) one a delivery that was acked.
+    `handler_seconds` has one item a handler call, `latencies` (from the event's timestamp to the end of its handling)
+    one a delivery that was acked.
     """
 
     group: str
-    event_type: str
-    acked: int
-    retried: int
-    dead_lettered: int
+    acked: dict[str, int]
+    retried: dict[str, int]
+    dead_lettered: dict[str, int]
     handler_seconds: Sequence[Seconds]
     latencies: Sequence[Seconds]
 

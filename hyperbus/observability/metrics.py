@@ -113,10 +113,10 @@ class BusMetrics:
                 self._add_trouble(signal)
 
     def _add_handled(self, signal: Handled) -> None:
-        group, event_type = signal.group, self._types(signal.event_type)
+        group = signal.group
         for outcome in ("acked", "retried", "dead_lettered"):
-            if count := getattr(signal, outcome):
-                self._deliveries.labels(group, event_type, outcome).inc(count)
+            for event_type, count in getattr(signal, outcome).items():
+                self._deliveries.labels(group, self._types(event_type), outcome).inc(count)
         self._handler_seconds.observe_many((group,), signal.handler_seconds)
         self._latency.observe_many((group,), signal.latencies)
 

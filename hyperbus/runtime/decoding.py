@@ -36,17 +36,20 @@ class EventDecoder:
         usual = self._usual.get(received.event_type)
         if usual is not None and len(fields) == 2 and fields[0] == self._first:  # noqa: PLR2004 - one field
             body = fields[1]
-            return usual(body), body
+            try:
+                return usual(body), body
+            except Exception:  # noqa: BLE001, S110 - it is decoded again below, and told of
+                pass
         name, body = self._find(fields)
         return self._decoder(received.event_type, name)(body), body
 
     def _decoder(self, event_type: str, name: bytes) -> Callable[[bytes], Event[Any]]:
         decode = self._decoders.get((event_type, name))
         if decode is None:
-            decode = self._codecs[name].decoder(self._data_types.get(event_type, dict[str, Any])).decode
-            self._decoders[event_type, name] = decode
+            decoder = self._codecs[name].decoder(self._data_types.get(event_type, dict[str, Any]))
+            decode = self._decoders[event_type, name] = decoder.decode
             if name == self._first:
-                self._usual[event_type] = decode
+                self._usual[event_type] = decoder.quickly
         return decode
 
     def _find(self, fields: Sequence[bytes]) -> tuple[bytes, bytes]:

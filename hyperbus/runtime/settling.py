@@ -20,8 +20,7 @@ from hyperbus.runtime.inbox import Received
 from hyperbus.runtime.tallies import Tallies
 from hyperbus.signals import Announcer, RetryScheduled
 
-#: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred, and
-#: it is told of each event type by itself.
+#: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred.
 TELLING: Seconds = 0.1
 #: Deliveries that are announced together, about: nothing else runs while listeners look at them.
 MOST_TOLD = 2_000
@@ -36,16 +35,17 @@ class Settling:
 
     Attributes:
         done: deliveries that are to be acked. Who adds the first one calls `soon`.
-        seconds: of those that were handled one by one, how long the handler took.
-        latencies: and how old the event then was.
+        seconds: how long each call of the handler took; whoever adds to `done` adds here.
+        latencies: and how old each event then was.
         turns: rises when the event loop has run, if there was something to settle.
         epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
     """
 
     def __init__(self, declaration: Declaration, endings: Endings, announcer: Announcer, clock: Clock) -> None:
         self.done: list[Received] = []
-        self.seconds: list[Seconds] = []
-        self.latencies: list[Seconds] = []
+        self._tallies = Tallies(announcer, declaration.group)
+        self.seconds = self._tallies.seconds
+        self.latencies = self._tallies.latencies
         self.turns = 0
         self.epoch = clock.now() - clock.monotonic()
         self._untold = 0
@@ -54,7 +54,6 @@ class Settling:
         self._endings = endings
         self._announcer = announcer
         self._clock = clock
-        self._tallies = Tallies(announcer, declaration.group)
         self._random = random.Random()  # noqa: S311 - jitter
         self._log = get_logger("hyperbus.runtime")
         self._settling = False
@@ -80,7 +79,7 @@ class Settling:
             self.seconds.append(seconds)
             self.latencies.append(now + self.epoch - event.timestamp.timestamp())
             return True
-        self._tallies.of(received.event_type).handler_seconds.append(seconds)
+        self.seconds.append(seconds)
         return self.failed(received, failure)
 
     def handled_batch(
@@ -93,7 +92,7 @@ class Settling:
     ) -> None:
         """Take a batch whose handler returned or raised `result`; see `handled`."""
         returned, failure = result
-        self._tallies.of(batch[0].event_type).handler_seconds.append(seconds)
+        self.seconds.append(seconds)
         failures: Sequence[BaseException | None] = ()
         if failure is None and returned is None:
             self.soon()
@@ -103,9 +102,8 @@ class Settling:
             for received, one in zip(batch, failures, strict=True):
                 self._end(received, self._decide(received, one))
         at = now + self.epoch
-        for index, event in enumerate(events):
-            if not failures or failures[index] is None:
-                self._tallies.of(batch[index].event_type).latencies.append(at - event.timestamp.timestamp())
+        done = events if not failures else [event for event, one in zip(events, failures, strict=True) if one is None]
+        self.latencies += [at - event.timestamp.timestamp() for event in done]
 
     def failed(self, received: Received, failure: BaseException) -> bool:
         """Take one that failed; tell whether it has ended for good."""
@@ -141,9 +139,7 @@ class Settling:
             done = self.done.copy()
             self.done.clear()
             self._untold += len(done)
-            self._tallies.add([received.event_type for received in done], self.seconds, self.latencies)
-            self.seconds.clear()
-            self.latencies.clear()
+            self._tallies.acked.update([received.event_type for received in done])
             self._endings.acked(done)
         if self._untold >= MOST_TOLD:
             self._tell()
@@ -176,16 +172,15 @@ class Settling:
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
 
     def _end(self, received: Received, outcome: Outcome) -> None:
-        tally = self._tallies.of(received.event_type)
         self.soon()
         if isinstance(outcome, Acked):
             self.done.append(received)
         elif isinstance(outcome, Retried):
-            tally.retried += 1
+            self._tallies.retried[received.event_type] += 1
             self._announce_retry(received, outcome)
             self._endings.retried(received, outcome)
         else:
-            tally.dead_lettered += 1
+            self._tallies.dead_lettered[received.event_type] += 1
             self._endings.dead_lettered(received, outcome)
 
     def _announce_retry(self, received: Received, outcome: Retried) -> None:

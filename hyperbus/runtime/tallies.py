@@ -1,67 +1,36 @@
-"""What happened to the deliveries of one consumer since it was last told, by event type."""
+"""What happened to the deliveries of one consumer since it was last told."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
 
 from hyperbus.clock import Seconds
 from hyperbus.signals import Announcer, Handled
 
 
-@dataclass(slots=True)
-class Tally:
-    """The counts of one event type; see `signals.Handled`."""
-
-    acked: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    handler_seconds: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-
-
 class Tallies:
-    """Counts without telling, until it is asked to."""
+    """Counts without telling, until it is asked to.
+
+    Attributes:
+        acked, retried, dead_lettered: deliveries by event type.
+        seconds: how long each call of the handler took.
+        latencies: how old each event was when it was done.
+    """
 
     def __init__(self, announcer: Announcer, group: str) -> None:
+        self.acked: Counter[str] = Counter()
+        self.retried: Counter[str] = Counter()
+        self.dead_lettered: Counter[str] = Counter()
+        # Who adds to these keeps a hold of them: they are emptied, and never exchanged.
+        self.seconds: list[Seconds] = []
+        self.latencies: list[Seconds] = []
         self._announcer = announcer
         self._group = group
-        self._tallies: dict[str, Tally] = {}
-
-    def of(self, event_type: str) -> Tally:
-        """Return the counts of a type, to be added to."""
-        tally = self._tallies.get(event_type)
-        if tally is None:
-            tally = self._tallies[event_type] = Tally()
-        return tally
-
-    def add(self, event_types: Sequence[str], seconds: Sequence[Seconds], latencies: Sequence[Seconds]) -> None:
-        """Count deliveries that are acked, and what each took; those of a batch have no numbers here."""
-        if len(set(event_types)) == 1:  # next to always, and much cheaper
-            tally = self.of(event_types[0])
-            tally.acked += len(event_types)
-            tally.handler_seconds += seconds
-            tally.latencies += latencies
-            return
-        for event_type in event_types:
-            self.of(event_type).acked += 1
-        for event_type, taken, latency in zip(event_types, seconds, latencies, strict=False):
-            tally = self.of(event_type)
-            tally.handler_seconds.append(taken)
-            tally.latencies.append(latency)
 
     def announce(self) -> None:
         """Announce every count, and begin anew."""
-        tallies, self._tallies = self._tallies, {}
-        for event_type, tally in tallies.items():
-            self._announcer.announce(
-                Handled(
-                    self._group,
-                    event_type,
-                    tally.acked,
-                    tally.retried,
-                    tally.dead_lettered,
-                    tally.handler_seconds,
-                    tally.latencies,
-                )
-            )
+        counts = dict(self.acked), dict(self.retried), dict(self.dead_lettered)
+        if any(counts):
+            self._announcer.announce(Handled(self._group, *counts, self.seconds.copy(), self.latencies.copy()))
+        for kept in (self.acked, self.retried, self.dead_lettered, self.seconds, self.latencies):
+            kept.clear()

@@ -152,7 +152,8 @@ class _State:
 
     def __call__(self, announced: Signal) -> None:
         if isinstance(announced, Handled):
-            self.deliveries += announced.acked + announced.retried + announced.dead_lettered
+            for counts in (announced.acked, announced.retried, announced.dead_lettered):
+                self.deliveries += sum(counts.values())
         elif isinstance(announced, ConnectionChanged):
             # Readers always ask. A publisher knows only at its next publish that the server is back, and a stream
             # that is left alone says nothing about the server.

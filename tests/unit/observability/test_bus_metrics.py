@@ -53,7 +53,7 @@ def test_every_signal_has_its_metric(registry: CollectorRegistry) -> None:
     for signal in (
         Published({"a.b": 3, "c": 1}, 0.002),
         PublishErred(4, "BusUnavailable"),
-        Handled("g", "a.b", 5, 2, 1, [0.01, 0.02], [0.004, 0.03]),
+        Handled("g", {"a.b": 5}, {"a.b": 2}, {"a.b": 1}, [0.01, 0.02], [0.004, 0.03]),
         Acknowledged("g", 5),
         RetryScheduled("g", "events:a.b", "1-0", 1, 0.2, "ValueError"),
         EntryDeadLettered("g", "events:a.b", "1-0", "rejected", "Reject", "no"),
@@ -136,7 +136,7 @@ from hyperbus.signals import Handled, Published
 listen = BusMetrics(CollectorRegistry())
 for _ in range(2):
     listen(Published({"a": 3}, 0.002))
-    listen(Handled("g", "a", 2, 0, 0, [0.01], [0.004, 0.2]))
+    listen(Handled("g", {"a": 2}, {}, {}, [0.01], [0.004, 0.2]))
 """
 
 

@@ -175,7 +175,7 @@ def test_notable_signals_are_logged_and_the_rest_is_not() -> None:
     listen = SignalLog()
     with structlog.testing.capture_logs() as logged:
         for signal in (
-            Handled("g", "a", 1, 0, 0, [0.1], [0.1]),
+            Handled("g", {"a": 1}, {}, {}, [0.1], [0.1]),
             Acknowledged("g", 1),
             retry(),
             EntryDeadLettered("g", "events:a", "1-0", "rejected", "Reject", "no"),

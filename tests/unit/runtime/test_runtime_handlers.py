@@ -40,7 +40,7 @@ async def test_a_handler_gets_each_event_once_and_in_order() -> None:
         assert await here.pending("runtime_test.typed", handler.__hyperbus_declaration__.group) == {}
     states = [signal.state for signal in here.recorder.of(WorkerChanged)]
     assert states == ["started", "draining", "stopped"]
-    assert sum(signal.acked for signal in here.recorder.of(Handled)) == 5
+    assert sum(sum(signal.acked.values()) for signal in here.recorder.of(Handled)) == 5
 
 
 async def test_a_class_starts_and_stops_once() -> None:
@@ -137,7 +137,9 @@ async def test_a_lane_lets_the_process_run_between_turns(monkeypatch: pytest.Mon
     async with Running() as here:
         await here.publish(kind, *range(5000))
         async with here.bus.running(handler):
-            await here.recorder.wait_for(lambda _: sum(s.acked for s in here.recorder.of(Handled)) == 5000)
+            await here.recorder.wait_for(
+                lambda _: sum(sum(s.acked.values()) for s in here.recorder.of(Handled)) == 5000
+            )
         assert len(here.recorder.of(Handled)) >= 3
 
 

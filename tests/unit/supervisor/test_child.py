@@ -197,7 +197,7 @@ def test_being_connected_is_what_the_readers_say() -> None:
     state(WorkerChanged("g", "w", "stopped"))
     assert state.workers == set()
     assert [report.workers for report in reports if isinstance(report, Alive)] == [("w",), ("w",), ()], "told at once"
-    state(Handled("g", "t", 3, 2, 1, (), ()))
+    state(Handled("g", {"t": 2, "u": 1}, {"t": 2}, {"t": 1}, (), ()))
     assert state.deliveries == 6
 
 
