@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -49,20 +49,24 @@ def _events(rate: int, place: Place) -> int:
     return int(rate * max(LEAST_SECONDS, SECONDS * place.factor))
 
 
-def measure_bare(place: Place) -> Values:
-    """Bare rounds, 100 a second."""
-    count = WARM_UP + _events(100, place)
+def _measure_bare_at(rate: int, place: Place) -> Values:
+    count = WARM_UP + _events(rate, place)
     ours, theirs = _processes.Pipe()
     reading = _processes.Process(target=_read_bare, args=(place, count, theirs))
     reading.start()
     ours.recv()
     with Bare(place.host, place.port) as bare:
-        for _ in range(count):
-            time.sleep(0.01)
-            bare.ask(pack("XADD", "bare:latency", "*", "at", repr(time.monotonic())))
+        started = time.monotonic()
+        sent = 0
+        while sent < count:
+            due = min(count, int((time.monotonic() - started) * rate) + 1)
+            stamped = [pack("XADD", "bare:latency", "*", "at", repr(time.monotonic())) for _ in range(due - sent)]
+            bare.ask(b"".join(stamped), len(stamped))
+            sent = due
+            time.sleep(max(_PAUSE, 1 / rate))
     seconds: list[float] = ours.recv()
     reading.join()
-    return quantiles("bare_round", seconds[WARM_UP:])
+    return quantiles(f"bare_round_{rate}", seconds[WARM_UP:])
 
 
 def _read_bare(place: Place, count: int, report: Connection) -> None:
@@ -128,29 +132,37 @@ async def _consume_until(place: Place, count: int, report: Connection) -> list[f
 
 
 _BARS = {
-    "latency_100_p50": (Bar(2.5, of="bare_round_p50", at_most=True),),
+    "latency_100_p50": (Bar(2.5, of="bare_round_100_p50", at_most=True),),
     "latency_10000_p50": (Bar(0.5, at_most=True),),
     "latency_10000_p99": (Bar(2.5, at_most=True),),
 }
 
 
-def _figures(name: str, title: str) -> tuple[Figure, ...]:
-    return tuple(
-        Figure(f"{name}_{label}", f"{title}, {shown}", "ms", bars=_BARS.get(f"{name}_{label}", ()))
-        for label, shown in (("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"))
-    )
+def _figure(name: str, title: str) -> Figure:
+    bars = _BARS.get(name, ())
+    bare = name.replace("latency", "bare_round")
+    compared = name.startswith("latency") and all(bar.of is None for bar in bars)
+    return Figure(name, title, "ms", against=(bare,) if compared else (), bars=bars)
 
 
-def _question(rate: int) -> Question:
+def _question(rate: int, name: str, title: str, measure: Callable[[Place], Values | Awaitable[Values]]) -> Question:
+    shown = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
+    figures = tuple(_figure(f"{name}_{rate}_{key}", f"{title} at {rate:,}/s, {label}") for key, label in shown.items())
+    return Question(f"{name}_{rate}", measure, figures, Depth.DEFAULT if rate == 1_000 else Depth.QUICK)
+
+
+def _bare_question(rate: int) -> Question:
+    def measure(place: Place) -> Values:
+        return _measure_bare_at(rate, place)
+
+    return _question(rate, "bare_round", "bare round", measure)
+
+
+def _bus_question(rate: int) -> Question:
     async def measure(place: Place) -> Values:
         return await _measure_at(rate, place)
 
-    name = f"latency_{rate}"
-    figures = _figures(name, f"latency at {rate:,} events/s")
-    return Question(name, measure, figures, Depth.QUICK if any(one.bars for one in figures) else Depth.DEFAULT)
+    return _question(rate, "latency", "latency", measure)
 
 
-QUESTIONS = (
-    Question("bare_round", measure_bare, _figures("bare_round", "bare round at 100/s"), Depth.QUICK),
-    *(_question(rate) for rate in RATES),
-)
+QUESTIONS = (*map(_bare_question, RATES), *map(_bus_question, RATES))
