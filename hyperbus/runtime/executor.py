@@ -165,7 +165,12 @@ class Executor:
         if self._declaration.batch is None:
             await self._handle_one(received, number)
         else:
-            await self._handle_batch(await self._gather(received, self._declaration.batch), number)
+            batch = await self._gather(received, self._declaration.batch)
+            if self._solitude.wanted and received is not self._queue.turn and not self._inbox.closed:
+                for item in reversed(batch):  # a lane that waits with it would be missing when a suspect has its turn
+                    self._inbox.put_back(item)
+                return False
+            await self._handle_batch(batch, number)
         if received is self._queue.turn:
             self._queue.end_turn()
         return True

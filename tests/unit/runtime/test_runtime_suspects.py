@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, consumer
+from hyperbus.clock import Clock
 from hyperbus.runtime import reclaimer, solitude
 from hyperbus.runtime.suspects import MOST_DEATHS
 from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
@@ -318,3 +319,27 @@ async def test_a_suspect_that_cannot_be_read_has_its_turn_and_no_more() -> None:
             await eventually(lambda: len(here.recorder.of(EntryDeadLettered)) == 2 and seen == [1])
             await here.publish(kind, 2)
             await eventually(lambda: seen == [1, 2])
+
+
+async def test_a_lane_that_gathers_a_batch_lets_a_suspect_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only lane lingers when the suspect's turn begins: neither waits for the other."""
+    begin = solitude.Solitude.__init__
+
+    def resting(self: solitude.Solitude, clock: Clock) -> None:
+        begin(self, clock)
+        self._rest_until = clock.monotonic() + 0.5
+
+    monkeypatch.setattr(solitude.Solitude, "__init__", resting)
+    kind, seen = unique(), list[list[int]]()
+
+    @consumer(group="g", types=[kind], batch=10, linger=1.0)
+    async def handler(events: list[Event]) -> None:
+        seen.append([event.data["n"] for event in events])
+
+    async with Running() as here:
+        await left_by_the_dead(here, kind, 1)
+        async with here.bus.running(handler):
+            await here.recorder.wait_for_one(Claimed)
+            await here.publish(kind, 2)
+            await eventually(lambda: len(seen) == 2)
+    assert seen == [[1], [2]]
