@@ -155,6 +155,7 @@ async def test_a_handler_that_never_ends_is_ended_with_its_process(
     assert any("max_handler_seconds=0.5" in line["reason"] for line in logs if line["event"] == "worker process killed")
 
 
+@pytest.mark.alone
 async def test_a_loop_that_is_blocked_is_called_hung_and_left_alone(project: Project, server: Server) -> None:
     """For as long as nobody set a limit: the log and the page say so, the handler runs once, and all is well again."""
     project.write("note('begun'); time.sleep(3)")
