@@ -261,7 +261,7 @@ async def test_a_retry_does_not_take_the_turn_of_a_suspect() -> None:
     kind, seen = unique(), []
     first = asyncio.Event()
 
-    @consumer(group="g", types=[kind], retry=Backoff(initial=0.001, tries=200, jitter=0, maximum=0.001))
+    @consumer(group="g", types=[kind], retry=Backoff(initial=0.001, tries=10_000, jitter=0, maximum=0.001))
     async def handler(event: Event, delivery: Delivery) -> None:
         if event.data["n"] == 99 and len(seen) < 20:
             first.set()
