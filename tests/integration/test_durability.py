@@ -66,13 +66,11 @@ async def test_more_replicas_than_there_are_is_not_durable(pair: tuple[Server, S
     """The event is stored, the error says as what; plain publishes are not held up by those that wait."""
     master, _ = pair
     await attached(master)
-    async with a_bus(master, durability_timeout=0.5) as bus:
-        loop = asyncio.get_running_loop()
+    async with a_bus(master, durability_timeout=1.0) as bus:
         waiting = asyncio.create_task(bus.publish(an_event(), durability="replica:2"))
-        started = loop.time()
         for _ in range(10):
             await bus.publish(an_event())
-        assert loop.time() - started < 0.4
+        assert not waiting.done()
         with pytest.raises(NotDurable, match="only 1 of 2 replicas") as one:
             await waiting
         with pytest.raises(PublishFailed, match="2 of 2 events stored"):
