@@ -63,7 +63,7 @@ def test_the_demo_counts_the_same_at_both_ends(tmp_path):
 @pytest.mark.alone  # what comes late is not in what it shows of three seconds
 def test_the_demo_draws_a_table_on_a_terminal(tmp_path):
     """The table is drawn over itself, has a row for each group, and ends in the summary."""
-    code, shown = on_terminal(tmp_path, "demo", "--seconds", "3", "--rate", "200")
+    code, shown = on_terminal(tmp_path, "demo", "--seconds", "6", "--rate", "200")  # until every group is at work
     assert code == 0
     assert ESCAPE in shown
     for word in ("db_writers", "metrics_collectors", "log_aggregators", "demo_reviewers", "p99", "Both ends agree"):
