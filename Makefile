@@ -6,7 +6,7 @@ PEERS := .venv-peers/bin
 EXTRAS := embedded,cli,websocket,postgres,uvloop,reload
 TESTS := tests/unit tests/conformance tests/integration tests/chaos
 # Most tests wait for something most of the time.
-TOGETHER := -n 3 --dist loadgroup --no-loadscope-reorder
+TOGETHER := -n 2 --dist loadgroup --no-loadscope-reorder
 # What a mistake in would be found last: every branch of it is tested.
 WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/declaration/outcome.py
 
