@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -196,7 +197,10 @@ def repeated_once(run: Run) -> Verdict:
 
 
 def nothing_taken(run: Run) -> Verdict:
-    """No worker is given what a live one is handling, however long that takes."""
+    """No worker is given what a live one is handling, however long that takes.
+
+    A thread goes on when the time of its handler is over; its entry is to be tried again then, by whomever.
+    """
     verdict = Verdict("nothing taken from a live worker", 0)
     by_entry: dict[tuple[str, str, str], list[Call]] = defaultdict(list)
     for call in run.calls:
@@ -207,7 +211,8 @@ def nothing_taken(run: Run) -> Verdict:
                 continue
             verdict.looked_at += 1
             for second in calls:
-                if second.consumer != first.consumer and first.begin < second.begin < first.end:
+                over = min(first.end, first.begin + run.manifest.get("thread_limits", {}).get(first.group, math.inf))
+                if second.consumer != first.consumer and first.begin < second.begin < over:
                     if _may_be_taken(run, first, second.begin):
                         continue
                     verdict.broken.append(

@@ -77,6 +77,7 @@ async def run(plan: Plan, folder: Path) -> subprocess.CompletedProcess[str]:
     )
     manifest: dict[str, Any] = {
         "seed": plan.seed, "prefix": PREFIX, "ttl": TTL, "groups": GROUPS, "rows": ROWS,
+        "thread_limits": {"threads": 4.0},
         "ordered": ["ordered"] if ON["order"] else [], "limits": {"rss": RSS_LIMIT, "used": used},
         "faults": dict.fromkeys(kinds, plan.least), "least_repeated": 1 if ON["once"] and "half_open" in kinds else 0,
         "least_events": int(plan.minutes * 60 * plan.rate * 0.05),
