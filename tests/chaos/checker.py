@@ -20,7 +20,8 @@ from tests.chaos.left_behind import Call, Published, Run
 #: Faults that may make a delivery go to a second worker while the first one still handles it.
 _REDELIVERING = {"half_open", "group_destroy", "del", "flushall"}
 #: The same, where they hit the first worker's own process.
-_REDELIVERING_OWN = {"stop", "stop_rejecting", "supervisor_kill"}
+_STOPPING = {"stop", "stop_rejecting"}
+_REDELIVERING_OWN = {*_STOPPING, "supervisor_kill"}
 #: How long after such a fault its consequences are still seen.
 _AFTERMATH = 8.0
 _SHOWN = 5
@@ -213,7 +214,7 @@ def nothing_taken(run: Run) -> Verdict:
             for second in calls:
                 over = min(first.end, first.begin + run.manifest.get("thread_limits", {}).get(first.group, math.inf))
                 if second.consumer != first.consumer and first.begin < second.begin < over:
-                    if _may_be_taken(run, first, second.begin):
+                    if _may_be_taken(run, first, second.begin) or _is_back_from_the_dead(run, first, second):
                         continue
                     verdict.broken.append(
                         f"{first.entry} of {first.stream} in {first.group}: {first.consumer} handled it for "
@@ -231,6 +232,17 @@ def _may_be_taken(run: Run, first: Call, when: float) -> bool:
         if overlaps and fault["kind"] in _REDELIVERING_OWN and first.pid in fault.get("pids", []):
             return True
     return False
+
+
+def _is_back_from_the_dead(run: Run, first: Call, second: Call) -> bool:
+    """Tell whether the second worker had the entry, was stopped and lost it, and has not noticed that yet."""
+    return any(
+        fault["kind"] in _STOPPING
+        and second.pid in fault["pids"]
+        and fault["begin"] < first.begin
+        and fault["begin"] < second.begin < fault["end"] + run.manifest["ttl"]
+        for fault in run.faults
+    )
 
 
 def memory(run: Run) -> Verdict:

@@ -312,6 +312,16 @@ def test_only_some_faults_excuse_taking_from_a_worker(story, kind, more, is_excu
     assert list(story.broken()) == ([] if is_excused else [TAKEN])
 
 
+@pytest.mark.parametrize(("at", "is_excused"), [(34.5, True), (37.0, False)])
+def test_a_worker_that_was_stopped_begins_what_it_lost_only_just_after_that(story, at, is_excused):
+    """A retry of its own that was due meanwhile; by and by it has to notice that the entry is another's."""
+    story.handle("e1", 1, at=30.0, worker=2, ok=False)
+    story.fault("stop", 30.2, 34.4, pids=[2])
+    story.handle("e1", 1, at=32.0, took=6.0)
+    story.handle("e1", 1, at=at, worker=2)
+    assert list(story.broken()) == ([] if is_excused else [TAKEN])
+
+
 @pytest.mark.parametrize("sample", [{"rss": {"1": 101}, "used": 1}, {"rss": {"1": 1}, "used": 1001}])
 def test_more_memory_than_was_said_is_told(story, sample):
     """Of a worker, and of the server."""
