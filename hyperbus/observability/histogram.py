@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
@@ -53,11 +53,16 @@ class BatchHistogram:
         if child is None:
             child = _Child(self._name, self._text, self._labels, label_values, self._bounds)
             self._children[label_values] = child
+        lowest = min(observed)
+        child.sum.inc(sum(observed) if lowest >= 0 else sum([value for value in observed if value > 0]))
+        first = bisect_left(self._bounds, lowest)
+        if max(observed) <= self._bounds[first]:  # often all are alike, and then there is nothing to sort
+            child.buckets[first].inc(len(observed))
+            return
         ordered = sorted(observed)
-        child.sum.inc(sum(ordered) if ordered[0] >= 0 else sum([value for value in ordered if value > 0]))
         # one search a bound instead of one a value: there are more values than bounds
         counted = 0
-        for bucket, bound in enumerate(self._bounds):
+        for bucket, bound in enumerate(self._bounds[first:], first):
             up_to = bisect_right(ordered, bound, counted)
             if up_to > counted:
                 child.buckets[bucket].inc(up_to - counted)

@@ -106,7 +106,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                 positions[stream] = entry.id
                 (received,) = receive(stream, kinds[stream], [entry], around.clock.now())
                 try:
-                    event, _ = decoder.decode(received)
+                    event = decoder.decode(received)
                 except DecodeError:
                     continue  # what cannot be read has no place in a loop over events; groups dead-letter it
                 yield event

@@ -11,9 +11,6 @@ from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.inbox import Received
 
-#: An event, and the bytes that it was read from.
-Decoded = tuple[Event[Any], bytes]
-
 
 class EventDecoder:
     """Decodes entries, with one prepared decoder for each event type and codec."""
@@ -26,7 +23,7 @@ class EventDecoder:
         #: Decoders of the first codec, by event type alone: most entries take this way.
         self._usual: dict[str, Callable[[bytes], Event[Any]]] = {}
 
-    def decode(self, received: Received) -> Decoded:
+    def decode(self, received: Received) -> Event[Any]:
         """Return the event that an entry holds.
 
         Raises:
@@ -35,13 +32,32 @@ class EventDecoder:
         fields = received.fields
         usual = self._usual.get(received.event_type)
         if usual is not None and len(fields) == 2 and fields[0] == self._first:  # noqa: PLR2004 - one field
-            body = fields[1]
             try:
-                return usual(body), body
+                return usual(fields[1])
             except Exception:  # noqa: BLE001, S110 - it is decoded again below, and told of
                 pass
         name, body = self._find(fields)
-        return self._decoder(received.event_type, name)(body), body
+        return self._decoder(received.event_type, name)(body)
+
+    def decode_many(self, received: Sequence[Received]) -> list[Event[Any]] | None:
+        """Return the events that entries hold; None if one of them takes a closer look: then `decode` each of them.
+
+        Several at a time take half as long as one by one, beside msgspec's own time.
+        """
+        usual, first = self._usual, self._first
+        try:
+            events = [
+                usual[item.event_type](item.fields[1])
+                for item in received
+                if item.fields[0] == first and len(item.fields) == 2  # noqa: PLR2004 - one field
+            ]
+        except Exception:  # noqa: BLE001 - `decode` finds out what is wrong
+            return None
+        return events if len(events) == len(received) else None
+
+    def body_of(self, received: Received) -> bytes:
+        """Return the bytes that `decode` read an event from."""
+        return self._find(received.fields)[1]
 
     def _decoder(self, event_type: str, name: bytes) -> Callable[[bytes], Event[Any]]:
         decode = self._decoders.get((event_type, name))

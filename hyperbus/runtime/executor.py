@@ -9,11 +9,12 @@ from typing import Any
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.delivery import Delivery, PublishEvent
-from hyperbus.declaration.middleware import Handle
 from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
+from hyperbus.runtime.handler import Handler
+from hyperbus.runtime.hands import Hands
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.runtime.settling import Settling
@@ -37,7 +38,7 @@ class Executor:
     def __init__(
         self,
         declaration: Declaration,
-        handle: Handle,
+        handler: Handler,
         *,
         inbox: Inbox,
         decoder: EventDecoder,
@@ -56,12 +57,13 @@ class Executor:
         )
         #: When each lane's handler began, on the monotonic clock; 0 where none runs.
         self._began = [0.0] * declaration.concurrency
-        self._handle = handle
+        self._handle = handler.with_delivery
+        self._handle_alone = handler.alone
         self._key_of = declaration.key_of if declaration.order_by is not None else None
         self._order = KeyOrder()
         self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
         self._acks_first = declaration.ack == "received"
-        #: Whether a handler is given an event as soon as it is decoded, by itself and with nothing beside it.
+        #: Whether a handler is given events one by one, in no order, with nothing beside them: see `Hands`.
         self._is_plain = (
             declaration.batch is None and self._key_of is None and not (self._wants_delivery or self._acks_first)
         )
@@ -73,6 +75,7 @@ class Executor:
         self._settling = Settling(declaration, endings, announcer, clock)
         self._context = contextvars.Context()
         self._running: asyncio.Task[Any] | None = None
+        self._clock = clock
         self._monotonic = clock.monotonic
 
     def running(self) -> int:
@@ -105,47 +108,25 @@ class Executor:
             self._lane(lanes, number), name=f"hyperbus {self._consumer} lane {number}", context=self._context.copy()
         )
 
-    async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:  # noqa: PLR0912 - the hot path, in one frame
-        inbox, task, context = self._inbox, asyncio.current_task(), contextvars.copy_context
-        take, monotonic, solitude, is_plain = inbox.take, self._monotonic, self._solitude, self._is_plain
-        decode, handle, began = self._decoder.decode, self._handle, self._began
-        settling, done, seconds = self._settling, self._settling.done, self._settling.seconds
-        latencies = settling.latencies
+    async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
+        inbox, settling, solitude, monotonic = self._inbox, self._settling, self._solitude, self._monotonic
+        hands = self._hands(number) if self._is_plain else None
+        task = asyncio.current_task()
         assert task is not None
-        clean = context()
+        clean = contextvars.copy_context()
         turn, turn_ends = settling.turns, monotonic() + TURN
         while not inbox.closed:
-            received = take()
-            if received is None:
-                await inbox.wait()
-                turn, turn_ends = settling.turns, monotonic() + TURN
-                continue
-            if not is_plain or received.suspect or solitude.wanted:
+            if hands is not None and not solitude.wanted and (hand := hands.take()):
+                ended = await hands.hand_over(hand, clean, turn_ends)
+            elif (received := inbox.take()) is not None:
                 if not await self._hand_over(received, number):
                     continue
                 ended = monotonic()
             else:
-                # as `_handle_one` does, for most consumers and next to all entries: a call less shows in the figures
-                try:
-                    event, _ = decode(received)
-                except DecodeError as error:
-                    self._settling.undecodable(received, error)
-                    continue
-                failure: BaseException | None = None
-                started = began[number] = monotonic()
-                try:
-                    await handle(event, None)
-                except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - user code may fail, a lane may not
-                    failure = self._failure(error)
-                ended = monotonic()
-                began[number] = 0.0
-                if failure is None and done:
-                    done.append(received)
-                    seconds.append(ended - started)
-                    latencies.append(ended + settling.epoch - event.timestamp.timestamp())
-                else:
-                    settling.handled(received, event, failure, ended - started, ended)
-            if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
+                await inbox.wait()
+                turn, turn_ends = settling.turns, monotonic() + TURN
+                continue
+            if task.cancelling() or contextvars.copy_context() != clean:
                 if not self._cancelled():
                     self._start_lane(lanes, number)
                 return
@@ -153,6 +134,18 @@ class Executor:
                 if settling.turns == turn:  # else the handlers have waited, and others have run
                     await asyncio.sleep(0)
                 turn, turn_ends = settling.turns, monotonic() + TURN
+
+    def _hands(self, number: int) -> Hands:
+        return Hands(
+            self._inbox,
+            self._decoder,
+            self._handle_alone,
+            self._settling,
+            self._clock,
+            began=self._began,
+            lane=number,
+            failure_of=self._failure,
+        )
 
     async def _hand_over(self, received: Received, number: int) -> bool:
         """Hand over a delivery, or a batch that begins with it, or what has to come before it; False: nothing was."""
@@ -202,7 +195,7 @@ class Executor:
         if self._key_of is None:
             return None
         try:
-            return self._key_of(self._decoder.decode(received)[0])
+            return self._key_of(self._decoder.decode(received))
         except Exception:  # noqa: BLE001 - told of when it is handed over
             return None
 
@@ -216,7 +209,7 @@ class Executor:
     async def _handle_one(self, received: Received, number: int) -> None:
         """Hand over one delivery."""
         try:
-            event, body = self._decoder.decode(received)
+            event = self._decoder.decode(received)
             key = self._key_of(event) if self._key_of is not None else None
         except DecodeError as error:
             self._settling.undecodable(received, error)
@@ -229,7 +222,7 @@ class Executor:
         if self._acks_first:
             await self._endings.before([received])
             await self._leave_alone(received)
-        delivery = self._delivery(received, event, body) if self._wants_delivery else None
+        delivery = self._delivery(received, event) if self._wants_delivery else None
         started = self._began[number] = self._monotonic()
         _, failure = await self._call(event, delivery)
         ended = self._monotonic()
@@ -278,14 +271,14 @@ class Executor:
         deliveries: list[Delivery] = []
         for received in batch:
             try:
-                event, body = decode(received)
+                event = decode(received)
             except DecodeError as error:
                 self._settling.undecodable(received, error)
                 continue
             readable.append(received)
             events.append(event)
             if self._wants_delivery:
-                deliveries.append(self._delivery(received, event, body))
+                deliveries.append(self._delivery(received, event))
         if not readable:
             return
         if self._acks_first:
@@ -319,14 +312,14 @@ class Executor:
         """Tell whether all lanes are to end now, as opposed to one whose handler cancelled its own task."""
         return self._running is not None and self._running.cancelling() > 0
 
-    def _delivery(self, received: Received, event: Event[Any], body: bytes) -> Delivery:
+    def _delivery(self, received: Received, event: Event[Any]) -> Delivery:
         return Delivery(
             entry_id=received.id.decode(),
             stream=received.stream,
             group=self._declaration.group,
             consumer=self._consumer,
             tries=received.tries,
-            body=body,
+            body=self._decoder.body_of(received),
             event=event,
             publish_event=self._publish,
         )

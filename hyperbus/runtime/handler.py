@@ -1,16 +1,16 @@
-"""The user's handler in the one shape that the runtime calls: (event, delivery), awaited."""
+"""The user's handler in the shapes that the runtime calls: awaited, with a delivery beside the event or without."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration
-from hyperbus.declaration.middleware import Handle
+from hyperbus.declaration.middleware import Handle, compose
 from hyperbus.errors import DeclarationError
 
 
@@ -21,10 +21,29 @@ def handler_threads(declaration: Declaration) -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(declaration.thread_limit, thread_name_prefix=f"hyperbus {declaration.name}")
 
 
-def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecutor | None) -> Handle:
+class Handler(NamedTuple):
+    """The two ways to call a handler, with its timeout and middleware around it.
+
+    Attributes:
+        with_delivery: takes an event and its delivery, or the lists of a batch.
+        alone: takes an event; only for a consumer that has no use for deliveries.
+    """
+
+    with_delivery: Handle
+    alone: Callable[[Any], Awaitable[Any]]
+
+
+def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecutor | None) -> Handler:
     """Return the handler of a decorated function, or of an instance of a decorated class."""
     # `handle` is looked up by name: `Consumer` does not declare it, so that an override may take less
     call: Callable[..., Any] = getattr(target, "handle") if isinstance(target, Consumer) else target  # noqa: B009
+    handle = compose(_adapted(call, declaration, threads), declaration.middleware)
+    if threads is None and declaration.timeout is None and not declaration.middleware:
+        return Handler(handle, call)  # nothing is around it, and most are like that: a call less for every event
+    return Handler(handle, lambda event: handle(event, None))
+
+
+def _adapted(call: Callable[..., Any], declaration: Declaration, threads: ThreadPoolExecutor | None) -> Handle:
     wants_delivery = declaration.signature.wants_delivery
     if threads is None:
         handle: Handle = call if wants_delivery else lambda event, _delivery: call(event)

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
+from typing import Any
 
 import msgspec
-
-from hyperbus.transport import Entry
 
 #: Entries of one read, at most; more gains nothing and holds the server longer.
 READ_COUNT = 500
@@ -45,8 +45,8 @@ class Received(msgspec.Struct, gc=False, eq=False):
     parked: bool = False
 
 
-def receive(stream: str, event_type: str, entries: Iterable[Entry], now: float) -> list[Received]:
-    """Return what a first delivery of entries puts into this worker's hands."""
+def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float) -> list[Received]:
+    """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
     return [
         Received(stream, event_type, entry_id, fields, len(fields[-1]) if fields else 0, now)
         for entry_id, fields in entries
@@ -63,9 +63,11 @@ class Inbox:
         self._gone: set[tuple[str, bytes]] | None = None
         self._most = most
         self._most_bytes = most_bytes
-        self._worthwhile = min(READ_COUNT, max(1, most // 2))
+        # A quarter: while the server reads one for us and another is being acked, two are there to be handled.
+        self._worthwhile = min(READ_COUNT, max(1, most // 4))
         self._waiting: deque[Received] = deque()
-        self._held: dict[str, dict[bytes, Received]] = {}
+        #: By stream, the size of each entry by its id.
+        self._held: dict[str, dict[bytes, int]] = {}
         self._count = 0
         self._bytes = 0
         self._seen_size = float(_FIRST_SIZE)
@@ -128,19 +130,19 @@ class Inbox:
     def hold(self, stream: str, received: Sequence[Received]) -> Sequence[Received]:
         """Count entries of one stream as held, without handing them out; return those that were not held before."""
         held = self._held.setdefault(stream, {})
-        taken = {item.id: item for item in received}
-        if not held.keys().isdisjoint(taken):
-            taken = {entry_id: item for entry_id, item in taken.items() if entry_id not in held}
+        taken = {item.id: item.size for item in received}
+        if len(taken) < len(received) or not held.keys().isdisjoint(taken):
+            received = tuple({item.id: item for item in received if item.id not in held}.values())
+            taken = {item.id: item.size for item in received}
         added = len(taken)
         if not added:
             return ()
         held |= taken
-        items = tuple(taken.values())
-        size = sum([item.size for item in items])
+        size = sum(taken.values())
         self._count += added
         self._bytes += size
         self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
-        return items
+        return received
 
     def put_back(self, item: Received) -> None:
         """Hand out an entry again that is still held; before all others."""
@@ -194,9 +196,7 @@ class Inbox:
         if not held:
             return
         before = len(held)
-        pop = held.pop
-        gone = [item for entry_id in entry_ids if (item := pop(entry_id, None)) is not None]
-        self._bytes -= sum([item.size for item in gone])
+        self._bytes -= sum(map(held.pop, entry_ids, repeat(0)))
         self._count -= before - len(held)
         # setting it for every ack would wake the reader for room that it leaves to grow
         if not self._waiting or self.room() >= self._worthwhile:

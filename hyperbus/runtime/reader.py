@@ -11,7 +11,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
 from hyperbus.runtime.inbox import Inbox, Received, receive
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
-from hyperbus.transport import FIRST_ID, Entry, Reader, Streams
+from hyperbus.transport import FIRST_ID, Page, Reader, Streams
 
 #: How long a read waits for something new before it is asked again.
 BLOCK: Seconds = 2.0
@@ -156,8 +156,9 @@ class GroupReader:
             return
         count = _share(room, len(names))
         read = await self._reader.read_group(self._group, self._consumer, names, count=count, block=block)
-        for stream, entries in read:
-            self._take_in(stream, entries)
+        now = self._clock.now()
+        for stream, page in read:
+            self._take_in(stream, page, now)
 
     async def _wait_for_turn(self) -> Seconds:
         """Wait until this worker may read, where its group is ordered; return how long the read may wait."""
@@ -167,11 +168,9 @@ class GroupReader:
             await self._pause(ORDERED_BLOCK / 4)
         return ORDERED_BLOCK
 
-    def _take_in(self, stream: str, entries: list[Entry]) -> None:
-        self._seen[stream] = entries[-1].id
-        event_type = self._type_in(stream)
-        now = self._clock.now()
-        self._inbox.put(stream, receive(stream, event_type, entries, now))
+    def _take_in(self, stream: str, page: Page, now: float) -> None:
+        self._seen[stream] = page.pairs[-1][0]
+        self._inbox.put(stream, receive(stream, self._type_in(stream), page.pairs, now))
 
     async def _recover(self) -> None:
         """Take in what is pending with this consumer and not held by it.
@@ -343,8 +342,10 @@ class CursorReader:
         room = await self._inbox.wait_for_room()
         if self._stopping:
             return
-        for stream, entries in await self._reader.read(positions, count=_share(room, len(positions)), block=BLOCK):
-            self._take_in(stream, entries)
+        read = await self._reader.read(positions, count=_share(room, len(positions)), block=BLOCK)
+        now = self._clock.now()
+        for stream, page in read:
+            self._take_in(stream, page, now)
 
     def _readable(self) -> dict[str, bytes]:
         now = self._clock.monotonic()
@@ -361,11 +362,9 @@ class CursorReader:
                 self._shunned[name] = self._clock.monotonic() + SHUN
                 _announce_shunned(self._announcer, name, error)
 
-    def _take_in(self, stream: str, entries: list[Entry]) -> None:
-        self._positions[stream] = entries[-1].id
-        event_type = self._type_in(stream)
-        now = self._clock.now()
-        self._inbox.put(stream, receive(stream, event_type, entries, now))
+    def _take_in(self, stream: str, page: Page, now: float) -> None:
+        self._positions[stream] = page.pairs[-1][0]
+        self._inbox.put(stream, receive(stream, self._type_in(stream), page.pairs, now))
 
     def _announce_connection(self, *, lost: bool, error: str = "") -> None:
         if lost != self._lost:

@@ -15,7 +15,6 @@ import msgspec
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
-from hyperbus.declaration.middleware import Handle, compose
 from hyperbus.errors import HyperbusError, WrongTypeError
 from hyperbus.event.routing import stream_key
 from hyperbus.runtime.acker import Acker
@@ -25,7 +24,7 @@ from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings, by_place
 from hyperbus.runtime.executor import Executor
 from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver, HandOver
-from hyperbus.runtime.handler import handler_of, handler_threads
+from hyperbus.runtime.handler import Handler, handler_of, handler_threads
 from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.lease import Lease
@@ -102,11 +101,11 @@ class Worker:
         reader = self._around.transport.open_reader()
         threads = handler_threads(self.declaration)
         try:
-            handle = compose(handler_of(target, self.declaration, threads), self.declaration.middleware)
+            handler = handler_of(target, self.declaration, threads)
             if self.declaration.audience == "every_process":
-                await self._run_cursor(handle, reader)
+                await self._run_cursor(handler, reader)
             else:
-                await self._run_group(handle, reader)
+                await self._run_group(handler, reader)
         finally:
             await reader.close()
             if threads is not None:
@@ -117,7 +116,7 @@ class Worker:
 
     # -- a group
 
-    async def _run_group(self, handle: Handle, connection: Any) -> None:
+    async def _run_group(self, handler: Handler, connection: Any) -> None:
         around, group = self._around, self.declaration.group
         parker = self._parker = Parker(
             self._streams, group, self.name, self._inbox, around.clock, announcer=around.announcer,
@@ -178,7 +177,7 @@ class Worker:
             await found({**self._named_streams(), **known})
             await reader.join()
             await self._work(
-                self._executor(handle, endings),
+                self._executor(handler, endings),
                 intake=[reader.run()],
                 helpers=[reclaimer.run(), retrier.run(), parker.take(), reader.recover_when_told()],
                 finishers=[acker.run(), dead.run(), parker.run()],
@@ -248,7 +247,7 @@ class Worker:
 
     # -- every process
 
-    async def _run_cursor(self, handle: Handle, connection: Any) -> None:
+    async def _run_cursor(self, handler: Handler, connection: Any) -> None:
         around = self._around
         reader = CursorReader(
             connection, self._inbox, around.announcer, around.clock,
@@ -270,7 +269,7 @@ class Worker:
             known = await around.finder.follow(found) if self.declaration.types.globs else {}
             await add({**self._named_streams(), **known}, from_now=True)
             await self._work(
-                self._executor(handle, CursorEndings(self._inbox)),
+                self._executor(handler, CursorEndings(self._inbox)),
                 intake=[reader.run()], helpers=[], finishers=[], stop_intake=reader.stop, finish=(),
             )  # fmt: skip
         finally:
@@ -287,12 +286,12 @@ class Worker:
         matches = self.declaration.types.matches
         return {name: kind for name, kind in streams.items() if name not in self._types and matches(kind)}
 
-    def _executor(self, handle: Handle, endings: Endings) -> Executor:
+    def _executor(self, handler: Handler, endings: Endings) -> Executor:
         around = self._around
         data_types = {**around.data_types, **self.declaration.data_types}
         executor = Executor(
             self.declaration,
-            handle,
+            handler,
             inbox=self._inbox,
             decoder=EventDecoder(around.codecs, data_types),
             endings=endings,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import InvalidSettingError
@@ -27,8 +28,40 @@ class Entry(NamedTuple):
     fields: list[bytes]
 
 
-#: What a read returns: for each stream that had something, its entries in order.
-Read = list[tuple[str, list[Entry]]]
+class Page(Sequence[Entry]):
+    """Entries of one stream, in order, as a read returns them.
+
+    An `Entry` is made for whoever looks at one: next to all of them go on without, and making it costs as much as
+    parsing it.
+
+    Attributes:
+        pairs: id and fields of each entry, as they were parsed: tuples or lists of two.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: Sequence[Sequence[Any]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Page: ...
+    def __getitem__(self, index: int | slice) -> Entry | Page:
+        return Page(self.pairs[index]) if isinstance(index, slice) else Entry(*self.pairs[index])
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (Entry(*pair) for pair in self.pairs)
+
+    def __repr__(self) -> str:
+        return f"Page({list(self)})"
+
+
+#: What a read returns: for each stream that had something, its entries.
+Read = list[tuple[str, Page]]
 
 
 class PendingEntry(NamedTuple):

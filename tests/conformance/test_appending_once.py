@@ -127,7 +127,8 @@ async def test_a_notice_wakes_a_reader(harness: Harness) -> None:
     task = asyncio.create_task(harness.reader.read({stream: b"0-0"}, count=9, block=30))
     await harness.blocked()
     entry_id = await harness.streams.append_notice(stream, b"n", b"hello", keep=10)
-    assert await task == [(stream, [(entry_id.encode(), [b"n", b"hello"])])]
+    [(name, page)] = await task
+    assert (name, list(page)) == (stream, [(entry_id.encode(), [b"n", b"hello"])])
 
 
 async def test_memory_is_neither_a_replica_nor_a_disk(harness: Harness) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable
-from hyperbus.transport import Entry, Read
+from hyperbus.transport import Entry, Page, Read
 from hyperbus.transports.memory.session import Session
 from hyperbus.transports.memory.store import Store, Waiter
 from hyperbus.transports.memory.stream import parse_id
@@ -39,7 +39,7 @@ class MemoryReader:
                 members.consumers.add(consumer)
                 entries = stream.deliver(members, consumer, count, now)
                 if entries:
-                    result.append((name, entries))
+                    result.append((name, Page(entries)))
             return result
 
         return await self._attempt(streams, deliver, block)
@@ -60,7 +60,7 @@ class MemoryReader:
         def collect() -> Read:
             found = [(name, store.stream(name)) for name in after]
             read = [(name, stream.read(after[name], count)) for name, stream in found if stream is not None]
-            return [(name, entries) for name, entries in read if entries]
+            return [(name, Page(entries)) for name, entries in read if entries]
 
         return await self._attempt(list(after), collect, block)
 
