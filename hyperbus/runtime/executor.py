@@ -109,23 +109,23 @@ class Executor:
         )
 
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        inbox, settling, solitude, monotonic = self._inbox, self._settling, self._solitude, self._monotonic
+        inbox, settling, monotonic = self._inbox, self._settling, self._monotonic
         hands = self._hands(number) if self._is_plain else None
         task = asyncio.current_task()
         assert task is not None
         clean = contextvars.copy_context()
         turn, turn_ends = settling.turns, monotonic() + TURN
         while not inbox.closed:
-            if hands is not None and not solitude.wanted and (hand := hands.take()):
-                ended = await hands.hand_over(hand, clean, turn_ends)
-            elif (received := inbox.take()) is not None:
+            ended = 0.0 if hands is None else await hands.run(clean, turn_ends)
+            if not ended:
+                received = inbox.take()
+                if received is None:
+                    await inbox.wait()
+                    turn, turn_ends = settling.turns, monotonic() + TURN
+                    continue
                 if not await self._hand_over(received, number):
                     continue
                 ended = monotonic()
-            else:
-                await inbox.wait()
-                turn, turn_ends = settling.turns, monotonic() + TURN
-                continue
             if task.cancelling() or contextvars.copy_context() != clean:
                 if not self._cancelled():
                     self._start_lane(lanes, number)
@@ -142,6 +142,7 @@ class Executor:
             self._handle_alone,
             self._settling,
             self._clock,
+            self._solitude,
             began=self._began,
             lane=number,
             failure_of=self._failure,
@@ -265,30 +266,33 @@ class Executor:
 
     async def _handle_batch(self, batch: list[Received], number: int) -> None:
         """Hand over a batch."""
-        decode = self._decoder.decode
-        readable: list[Received] = []
-        events: list[Event[Any]] = []
-        deliveries: list[Delivery] = []
-        for received in batch:
-            try:
-                event = decode(received)
-            except DecodeError as error:
-                self._settling.undecodable(received, error)
-                continue
-            readable.append(received)
-            events.append(event)
-            if self._wants_delivery:
-                deliveries.append(self._delivery(received, event))
-        if not readable:
+        events = self._decoder.decode_many(batch)
+        if events is None:
+            batch, events = self._decode_each(batch)
+        if not batch:
             return
+        deliveries = list(map(self._delivery, batch, events)) if self._wants_delivery else []
         if self._acks_first:
-            await self._endings.before(readable)
+            await self._endings.before(batch)
         await self._leave_alone(batch[0])
         started = self._began[number] = self._monotonic()
         result = await self._call(list(events), deliveries)
         ended = self._monotonic()
         self._began[number] = 0.0
-        self._settling.handled_batch(readable, events, result, ended - started, ended)
+        self._settling.handled_batch(batch, events, result, ended - started, ended)
+
+    def _decode_each(self, batch: list[Received]) -> tuple[list[Received], list[Event[Any]]]:
+        """Return what can be read of a batch, and the events; the rest ends here."""
+        readable: list[Received] = []
+        events: list[Event[Any]] = []
+        for received in batch:
+            try:
+                events.append(self._decoder.decode(received))
+            except DecodeError as error:
+                self._settling.undecodable(received, error)
+            else:
+                readable.append(received)
+        return readable, events
 
     # -- the call
 

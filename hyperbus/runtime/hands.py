@@ -13,6 +13,7 @@ from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.settling import Settling
+from hyperbus.runtime.solitude import Solitude
 
 #: Deliveries in a hand, at most: taking and decoding them then costs next to nothing beside handling them.
 MOST = 32
@@ -33,6 +34,7 @@ class Hands:
         handle: Callable[[Event[Any]], Awaitable[Any]],
         settling: Settling,
         clock: Clock,
+        solitude: Solitude,
         *,
         began: list[float],
         lane: int,
@@ -43,79 +45,73 @@ class Hands:
         self._handle = handle
         self._settling = settling
         self._monotonic = clock.monotonic
+        self._solitude = solitude
         self._began = began
         self._lane = lane
         self._failure_of = failure_of
         self._size = 1
 
-    def take(self) -> list[Received]:
-        """Return the next hand; an empty one if nothing waits, or something that must not be handed over like this."""
-        return self._inbox.take_more(self._size)
+    async def run(self, clean: contextvars.Context, until: float) -> float:
+        """Hand over for as long as there is something to take; return when the last handler ended, 0 if none began.
 
-    async def hand_over(self, hand: list[Received], clean: contextvars.Context, until: float) -> float:
-        """Handle what was taken; return when the last handler ended, on the monotonic clock.
-
-        It ends early, and gives back the rest, when a handler leaves the task cancelled or its context not `clean`,
-        when the loop turned meanwhile, and at `until`.
+        It ends early when a handler leaves the task cancelled or its context not `clean`, when a suspect wants the
+        process to itself, and at `until`; both times are on the monotonic clock. The hot path, in one frame.
         """
-        events = self._decoder.decode_many(hand)
-        if events is None:
-            self._give_back(hand[:0:-1])
-            del hand[1:]
-            events = self._decode_one(hand)
-        taken, turn = len(hand), self._settling.turns
-        hand.reverse()
-        if taken > 1:
-            asyncio.get_running_loop().call_soon(self._give_back, hand)
-        ended = await self._run(hand, events, clean, until)
-        self._began[self._lane] = 0.0
-        if hand:
-            self._give_back(hand)
-            self._size = max(1, self._size // 2)
-        else:
-            self._size = min(2 * taken, MOST) if self._settling.turns == turn else 1
-        return ended
-
-    async def _run(
-        self, hand: list[Received], events: list[Event[Any]], clean: contextvars.Context, until: float
-    ) -> float:
-        """Handle events, the last item of `hand` first; return when the last one ended. The hot path, in one frame."""
+        inbox, settling, solitude, decode = self._inbox, self._settling, self._solitude, self._decoder.decode_many
         handle, monotonic, began, lane = self._handle, self._monotonic, self._began, self._lane
-        settling, context = self._settling, contextvars.copy_context
         done, seconds, latencies = settling.done, settling.seconds, settling.latencies
-        task = asyncio.current_task()
+        task, context = asyncio.current_task(), contextvars.copy_context
         assert task is not None
-        cancelling, take = task.cancelling, hand.pop
-        ended = monotonic()
-        for event in events:
-            if not hand:
-                break
-            received = take()
-            started = began[lane] = ended
-            failure: BaseException | None = None
-            try:
-                await handle(event)
-            except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - user code may fail, a lane may not
-                failure = self._failure_of(error)
+        size, ended, over = self._size, 0.0, False
+        while not (over or solitude.wanted) and (hand := inbox.take_more(size)):
+            events, turn = decode(hand) or self._decode_first(hand), settling.turns
+            if len(hand) > 1:
+                self._lend(hand)
             ended = monotonic()
-            if failure is None and done:
-                done.append(received)
-                seconds.append(ended - started)
-                latencies.append(ended + settling.epoch - event.timestamp.timestamp())
+            for event in events:
+                if not hand:
+                    break
+                received = hand.pop()
+                started = began[lane] = ended
+                failure: BaseException | None = None
+                try:
+                    await handle(event)
+                except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - user code may fail, a lane may not
+                    failure = self._failure_of(error)
+                ended = monotonic()
+                if failure is None and done:
+                    done.append(received)
+                    seconds.append(ended - started)
+                    latencies.append(ended + settling.epoch - event.timestamp.timestamp())
+                else:
+                    settling.handled(received, event, failure, ended - started, ended)
+                if ended >= until or task.cancelling() or context() != clean:  # contexts compare by identity first
+                    over = True
+                    break
+            began[lane] = 0.0
+            if hand:
+                self._give_back(hand)
+                size = max(1, size // 2)
             else:
-                settling.handled(received, event, failure, ended - started, ended)
-            # next to free: contexts compare by identity first
-            if ended >= until or cancelling() or context() != clean:
-                break
+                size = min(2 * size, MOST) if settling.turns == turn else 1
+        self._size = size
         return ended
 
-    def _decode_one(self, hand: list[Received]) -> list[Event[Any]]:
-        """Return the one event; where it cannot be decoded, nothing, and the hand is empty."""
+    def _decode_first(self, hand: list[Received]) -> list[Event[Any]]:
+        """Return the first event, if it can be decoded; the rest of the hand goes back."""
+        received, *others = hand
+        self._give_back(others[::-1])
+        hand[:] = [received]
         try:
-            return [self._decoder.decode(hand[0])]
+            return [self._decoder.decode(received)]
         except DecodeError as error:
             self._settling.undecodable(hand.pop(), error)
             return []
+
+    def _lend(self, hand: list[Received]) -> None:
+        """Turn a hand over, so that its last item is the next to begin; have what is left of it back soon."""
+        hand.reverse()
+        asyncio.get_running_loop().call_soon(self._give_back, hand)
 
     def _give_back(self, hand: list[Received]) -> None:
         """Give back what was not begun; the last item is the one to begin with."""

@@ -13,6 +13,10 @@ import msgspec
 
 #: Entries of one read, at most; more gains nothing and holds the server longer.
 READ_COUNT = 500
+#: Entries that a read asks for, if there is room, however little the inbox may hold in all.
+_LEAST_READ = 16
+#: Who waits for entries and is woken at a time; see `Inbox.wait`.
+_WOKEN = 2
 #: Size of an entry that a first read reckons with, in bytes; later reads reckon with what they saw.
 _FIRST_SIZE = 16 * 1024
 
@@ -64,7 +68,8 @@ class Inbox:
         self._most = most
         self._most_bytes = most_bytes
         # A quarter: while the server reads one for us and another is being acked, two are there to be handled.
-        self._worthwhile = min(READ_COUNT, max(1, most // 4))
+        self._most_read = min(READ_COUNT, max(most // 4, _LEAST_READ))
+        self._worthwhile = min(self._most_read, max(1, most // 2))
         self._waiting: deque[Received] = deque()
         #: By stream, the size of each entry by its id.
         self._held: dict[str, dict[bytes, int]] = {}
@@ -87,7 +92,7 @@ class Inbox:
         free_bytes = self._most_bytes - self._bytes
         if free <= 0 or free_bytes <= 0:
             return 0
-        return max(1, min(free, READ_COUNT, int(free_bytes / self._seen_size)))
+        return max(1, min(free, self._most_read, int(free_bytes / self._seen_size)))
 
     async def wait_for_room(self) -> int:
         """Wait until there is room, or the inbox is closed; return how much.
@@ -125,7 +130,7 @@ class Inbox:
         taken = self.hold(stream, received)
         if taken:
             self._waiting.extend(taken)
-            self._wake(len(taken))
+            self._wake(_WOKEN)
 
     def hold(self, stream: str, received: Sequence[Received]) -> Sequence[Received]:
         """Count entries of one stream as held, without handing them out; return those that were not held before."""
@@ -155,19 +160,33 @@ class Inbox:
         if not waiting or self.closed:
             return None
         item = waiting.popleft()
-        if not waiting:
-            self._freed.set()  # what room there is should be filled, however little
+        self._after_taking()
         return item
 
     def take_more(self, most: int) -> list[Received]:
         """Return the next entries to handle together, at most `most`, up to one that is to be handled alone."""
         waiting = self._waiting
-        taken: list[Received] = []
-        while waiting and len(taken) < most and not waiting[0].alone and not self.closed:
-            taken.append(waiting.popleft())
-        if not waiting:
-            self._freed.set()
+        if not waiting or self.closed:
+            return []
+        if most == 1:  # what handlers that wait ask for, again and again
+            taken = [] if waiting[0].alone else [waiting.popleft()]
+            self._after_taking()
+            return taken
+        taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        alone = [item.alone for item in taken]
+        if True in alone:
+            first = alone.index(True)
+            waiting.extendleft(reversed(taken[first:]))
+            del taken[first:]
+        if taken:
+            self._after_taking()
         return taken
+
+    def _after_taking(self) -> None:
+        if not self._waiting:
+            self._freed.set()  # what room there is should be filled, however little
+        elif self._waiters:
+            self._wake(_WOKEN)
 
     @property
     def waiting(self) -> int:
@@ -175,7 +194,11 @@ class Inbox:
         return len(self._waiting)
 
     async def wait(self) -> None:
-        """Wait until an entry may be there, or the inbox is closed. Only as many who wait are woken as entries come."""
+        """Wait until an entry may be there, or the inbox is closed.
+
+        Entries that come wake two of those who wait, and each of them two more when it takes one and leaves others: so
+        all are awake soon, if their handlers wait, and few in vain, if the first can handle everything at once.
+        """
         if self._waiting or self.closed:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
