@@ -14,16 +14,13 @@ from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
 from hyperbus.runtime.endings import Endings
 from hyperbus.runtime.handler import Handler
-from hyperbus.runtime.hands import Hands
+from hyperbus.runtime.hands import Hands, Turn
 from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.runtime.settling import Settling
 from hyperbus.runtime.solitude import Solitude
 from hyperbus.runtime.suspects import PoisonError, SuspectQueue, Suspects
 from hyperbus.signals import Announcer
-
-#: How long a lane goes on with handlers that never wait, before it lets the rest of the process run.
-TURN: Seconds = 0.001
 
 
 class Executor:
@@ -109,44 +106,43 @@ class Executor:
         )
 
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        inbox, settling, monotonic = self._inbox, self._settling, self._monotonic
-        hands = self._hands(number) if self._is_plain else None
-        task = asyncio.current_task()
+        inbox, turn, task = self._inbox, Turn(self._settling, self._clock), asyncio.current_task()
+        hands = self._hands(number, turn) if self._is_plain else None
         assert task is not None
         clean = contextvars.copy_context()
-        turn, turn_ends = settling.turns, monotonic() + TURN
         while not inbox.closed:
-            ended = 0.0 if hands is None else await hands.run(clean, turn_ends)
-            if not ended:
-                received = inbox.take()
-                if received is None:
-                    await inbox.wait()
-                    turn, turn_ends = settling.turns, monotonic() + TURN
-                    continue
-                if not await self._hand_over(received, number):
-                    continue
-                ended = monotonic()
-            if task.cancelling() or contextvars.copy_context() != clean:
+            if hands is not None:
+                await hands.run(clean)
+            received = inbox.take() if self._is_clean(task, clean) else None
+            if received is not None:
+                await self._hand_over(received, number)
+            if not self._is_clean(task, clean):
                 if not self._cancelled():
                     self._start_lane(lanes, number)
                 return
-            if ended >= turn_ends:
-                if settling.turns == turn:  # else the handlers have waited, and others have run
-                    await asyncio.sleep(0)
-                turn, turn_ends = settling.turns, monotonic() + TURN
+            if received is None:
+                await inbox.wait()
+                turn.begin()
+            elif self._monotonic() >= turn.ends:
+                await turn.end()
 
-    def _hands(self, number: int) -> Hands:
+    def _hands(self, number: int, turn: Turn) -> Hands:
         return Hands(
-            self._inbox,
-            self._decoder,
-            self._handle_alone,
-            self._settling,
-            self._clock,
-            self._solitude,
+            inbox=self._inbox,
+            decoder=self._decoder,
+            handle=self._handle_alone,
+            settling=self._settling,
+            clock=self._clock,
+            solitude=self._solitude,
+            turn=turn,
             began=self._began,
             lane=number,
             failure_of=self._failure,
         )
+
+    def _is_clean(self, task: asyncio.Task[Any], clean: contextvars.Context) -> bool:
+        """Tell whether the last handler left the lane's task as it was."""
+        return not task.cancelling() and contextvars.copy_context() == clean
 
     async def _hand_over(self, received: Received, number: int) -> bool:
         """Hand over a delivery, or a batch that begins with it, or what has to come before it; False: nothing was."""

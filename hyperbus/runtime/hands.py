@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hyperbus.clock import Clock
+from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.decoding import EventDecoder
@@ -15,8 +15,34 @@ from hyperbus.runtime.inbox import Inbox, Received
 from hyperbus.runtime.settling import Settling
 from hyperbus.runtime.solitude import Solitude
 
+#: How long a turn is.
+LONGEST: Seconds = 0.001
 #: Deliveries in a hand, at most: taking and decoding them then costs next to nothing beside handling them.
 MOST = 32
+
+
+class Turn:
+    """How long a lane goes on with handlers that never wait, before it lets the rest of the process run.
+
+    Attributes:
+        ends: when it is over, on the monotonic clock.
+    """
+
+    def __init__(self, settling: Settling, clock: Clock) -> None:
+        self._settling = settling
+        self._monotonic = clock.monotonic
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a turn."""
+        self._turns = self._settling.turns
+        self.ends = self._monotonic() + LONGEST
+
+    async def end(self) -> None:
+        """Let others run, unless they have since the turn began; begin the next one."""
+        if self._settling.turns == self._turns:
+            await asyncio.sleep(0)
+        self.begin()
 
 
 class Hands:
@@ -29,13 +55,14 @@ class Hands:
 
     def __init__(
         self,
+        *,
         inbox: Inbox,
         decoder: EventDecoder,
         handle: Callable[[Event[Any]], Awaitable[Any]],
         settling: Settling,
         clock: Clock,
         solitude: Solitude,
-        *,
+        turn: Turn,
         began: list[float],
         lane: int,
         failure_of: Callable[[BaseException], BaseException],
@@ -46,25 +73,26 @@ class Hands:
         self._settling = settling
         self._monotonic = clock.monotonic
         self._solitude = solitude
+        self._turn = turn
         self._began = began
         self._lane = lane
         self._failure_of = failure_of
         self._size = 1
 
-    async def run(self, clean: contextvars.Context, until: float) -> float:
-        """Hand over for as long as there is something to take; return when the last handler ended, 0 if none began.
+    async def run(self, clean: contextvars.Context) -> None:
+        """Hand over for as long as there is something to take. The hot path, in one frame.
 
-        It ends early when a handler leaves the task cancelled or its context not `clean`, when a suspect wants the
-        process to itself, and at `until`; both times are on the monotonic clock. The hot path, in one frame.
+        It ends early when a suspect wants the process to itself, and when a handler leaves the task cancelled or its
+        context not `clean`.
         """
         inbox, settling, solitude, decode = self._inbox, self._settling, self._solitude, self._decoder.decode_many
         handle, monotonic, began, lane = self._handle, self._monotonic, self._began, self._lane
         done, seconds, latencies = settling.done, settling.seconds, settling.latencies
-        task, context = asyncio.current_task(), contextvars.copy_context
+        task, context, turn = asyncio.current_task(), contextvars.copy_context, self._turn
         assert task is not None
-        size, ended, over = self._size, 0.0, False
-        while not (over or solitude.wanted) and (hand := inbox.take_more(size)):
-            events, turn = decode(hand) or self._decode_first(hand), settling.turns
+        size, is_clean = self._size, True
+        while is_clean and not solitude.wanted and (hand := inbox.take_more(size)):
+            events, turns = decode(hand) or self._decode_first(hand), settling.turns
             if len(hand) > 1:
                 self._lend(hand)
             ended = monotonic()
@@ -85,17 +113,18 @@ class Hands:
                     latencies.append(ended + settling.epoch - event.timestamp.timestamp())
                 else:
                     settling.handled(received, event, failure, ended - started, ended)
-                if ended >= until or task.cancelling() or context() != clean:  # contexts compare by identity first
-                    over = True
+                if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
+                    is_clean = False
                     break
+                if ended >= turn.ends:
+                    await turn.end()
             began[lane] = 0.0
             if hand:
                 self._give_back(hand)
                 size = max(1, size // 2)
             else:
-                size = min(2 * size, MOST) if settling.turns == turn else 1
+                size = min(2 * size, MOST) if settling.turns == turns else 1
         self._size = size
-        return ended
 
     def _decode_first(self, hand: list[Received]) -> list[Event[Any]]:
         """Return the first event, if it can be decoded; the rest of the hand goes back."""

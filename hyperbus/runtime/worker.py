@@ -123,7 +123,9 @@ class Worker:
             lease=around.heartbeat_ttl * LEASE_TTLS, server_time=around.transport.records.server_time,
             names=lambda: tuple(self._types), type_in=self._types.__getitem__, letter_of=letter_of,
         )  # fmt: skip
-        acker = Acker(self._streams, group, around.announcer, around.clock, parker.let_go)
+        acker = Acker(
+            self._streams, group, around.announcer, around.clock, parker.let_go, prefetch=around.prefetch
+        )  # fmt: skip
         dead = DeadLetterWriter(
             self._streams, group, self.name,
             announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,
