@@ -10,6 +10,7 @@ from typing import Protocol
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
 from hyperbus.runtime.inbox import Inbox, Received, receive
+from hyperbus.runtime.rota import OVERSHOOT, Rota
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
 from hyperbus.transport import FIRST_ID, Page, Reader, Streams
 
@@ -23,8 +24,6 @@ RECOVER_PAGE = 100
 SHUN: Seconds = 30.0
 #: Entries that are counted, when a group is rebuilt, of those it may see again.
 COUNT_LIMIT = 100_000
-#: How far a read of many streams may go over the room there is, should every one of them have enough.
-_OVERSHOOT = 4
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 
@@ -40,7 +39,8 @@ class Resume(Protocol):
 class GroupReader:
     """Reads for one consumer of a group.
 
-    1. Waits for room in the inbox, then for entries; one read covers every stream of the group.
+    1. Waits for room in the inbox, then for entries; one read covers every stream of the group. Where many have more
+       than it can take, `Rota` lets them take turns.
     2. After any read that may have been answered unheard, asks for what this consumer holds pending.
     3. Creates a group again that the server has lost.
     4. Leaves alone, for a while, a stream that is no stream.
@@ -73,6 +73,7 @@ class GroupReader:
         self._consumer = consumer
         self._type_in = type_in
         self._names: tuple[str, ...] = ()
+        self._rota = Rota()
         self._shunned: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._ambiguous = False
@@ -140,6 +141,7 @@ class GroupReader:
                 pause = _FIRST_PAUSE
                 self._announce_connection(lost=False)
                 continue
+            self._rota.forget()
             await self._pause(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -154,11 +156,15 @@ class GroupReader:
         block = await self._wait_for_turn()
         if self._stopping:
             return
-        count = _share(room, len(names))
-        read = await self._reader.read_group(self._group, self._consumer, names, count=count, block=block)
+        ask = self._rota.next(names, room)
+        read = await self._reader.read_group(
+            self._group, self._consumer, ask.names, count=ask.each, block=block if ask.waits else 0
+        )
         now = self._clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
+        if len(names) > 1:
+            self._rota.answered(ask, {stream: len(page) for stream, page in read})
 
     async def _wait_for_turn(self) -> Seconds:
         """Wait until this worker may read, where its group is ordered; return how long the read may wait."""
@@ -374,7 +380,7 @@ class CursorReader:
 
 def _share(room: int, streams: int) -> int:
     """Return how many entries to ask of each stream: some of them have nothing, and all together stay near the room."""
-    return max(1, min(room, room * _OVERSHOOT // max(1, streams)))
+    return max(1, min(room, room * OVERSHOOT // max(1, streams)))
 
 
 def _announce_shunned(announcer: Announcer, stream: str, error: ServerError) -> None:
