@@ -179,15 +179,19 @@ class Bus:
             BusUnavailable, DurabilityUnsupported: none was sent.
         """
         agent = self._source_agent
+        if not self._local.wanted:
+            return await self._open_publisher().publish_many(
+                events, agent, timeout=timeout, once=once, durability=durability
+            )
         whole = [complete(what, own_agent=agent) for what in events]
-        publisher = self._open_publisher()
         try:
-            ids = await publisher.publish_many(whole, timeout=timeout, once=once, durability=durability)
+            ids = await self._open_publisher().publish_many(
+                whole, agent, timeout=timeout, once=once, durability=durability
+            )
         except PublishFailed as failed:
             await self._local.call_stored(whole, failed.results)
             raise
-        if self._local.wanted:
-            await self._local.call_stored(whole, ids)
+        await self._local.call_stored(whole, ids)
         return ids
 
     def on_publish(self, pattern: str, handler: LocalHandler) -> None:

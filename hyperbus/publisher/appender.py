@@ -15,6 +15,7 @@ from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUn
 from hyperbus.event.routing import notices_key
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import Durability, NewEntry, Transport
+from hyperbus.transport.appends import Tell
 
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
 #: and the server is asked again whether it can do what `durability=` asks.
@@ -80,11 +81,16 @@ class Appender:
         return None
 
     async def append(
-        self, entries: Iterable[NewEntry], ids: Sequence[str], mode: Mode, deadline: float
+        self,
+        entries: Iterable[NewEntry],
+        ids: Sequence[str],
+        mode: Mode,
+        deadline: float,
+        tell: Tell | None = None,
     ) -> list[Outcome]:
         """Append entries, made of the events with these ids (needed if `mode` is once); return what became of each.
 
-        `entries` is gone through more than once.
+        `entries` is gone through more than once. `tell` may hear of the first ones before that.
         """
         streams = self._transport.streams
         started = self._clock.monotonic()
@@ -98,7 +104,7 @@ class Appender:
         elif durability is not None:
             results = await streams.append(entries, durability=durability)
         else:
-            results = await streams.append(entries)
+            results = await streams.append(entries, tell=tell)
         if results:
             self._announce(entries, results, self._clock.monotonic() - started)
         return results

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 from hyperbus.errors import EventTooLargeError, HyperbusError
@@ -17,7 +16,6 @@ from hyperbus.transport import NewEntry
 
 # What `NewEntry(...)` calls in the end; all the rest of that call would cost as much as writing a small event.
 _new_entry: Callable[[tuple[str, bytes, bytes]], NewEntry] = partial(tuple.__new__, NewEntry)
-_type_of = attrgetter("type")
 
 
 class Encoder:
@@ -52,29 +50,35 @@ class Encoder:
             )
         return _new_entry((self._routes.get(event.type) or self._route(event.type), self._field, body))
 
-    def encode_many(self, events: Sequence[Event[Any]]) -> tuple[list[NewEntry], list[tuple[int, HyperbusError]]]:
-        """Return the entries of those that can be encoded, and the errors of the others by their place."""
+    def encode_many(
+        self, events: Sequence[Event[Any]], types: Sequence[str]
+    ) -> tuple[list[NewEntry], list[tuple[int, HyperbusError]]]:
+        """Return the entries of those that can be encoded, and the errors of the others by their place.
+
+        Args:
+            events: what to encode.
+            types: the type of each.
+        """
         try:
             bodies = self._encode_many(events)
             if max(map(len, bodies), default=0) <= self._max_bytes:
-                streams = self._streams_of_each(events)
+                streams = self._streams_of_each(types)
                 return list(map(_new_entry, zip(streams, repeat(self._field), bodies, strict=False))), []
         except HyperbusError:
             pass
         return self._judge_each(events)
 
-    def streams_of(self, events: Sequence[Event[Any]]) -> set[str]:
-        """Return the streams that events go to; one whose type is none goes nowhere."""
+    def streams_of(self, types: Sequence[str]) -> set[str]:
+        """Return the streams that events of these types go to; one that is no type goes nowhere."""
         streams = set()
-        for event_type in set(map(_type_of, events)):
+        for event_type in set(types):
             try:
                 streams.add(self._routes.get(event_type) or self._route(event_type))
             except HyperbusError:
                 continue  # it is told when the event is encoded
         return streams
 
-    def _streams_of_each(self, events: Sequence[Event[Any]]) -> list[str]:
-        types = list(map(_type_of, events))
+    def _streams_of_each(self, types: Sequence[str]) -> list[str]:
         if len(set(types)) == 1:  # next to always
             return [self._routes.get(types[0]) or self._route(types[0])] * len(types)
         return [self._routes.get(event_type) or self._route(event_type) for event_type in types]

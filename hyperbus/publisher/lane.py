@@ -136,7 +136,15 @@ class Lane:
         self._sent = True
         ids = [waiting.event_id for waiting in sending] if self._mode.once else ()
         deadline = min([waiting.deadline for waiting in sending], default=0.0) if self._mode.durability else 0.0
-        return await self._appender.append(entries, ids, self._mode, deadline)
+        told = iter(sending)
+
+        def tell(results: Sequence[Outcome]) -> None:
+            """Let those go on whose event is stored: they make the next ones while the server stores the rest."""
+            for result, waiting in zip(results, told, strict=False):
+                if isinstance(result, str) and not waiting.answer.done():
+                    waiting.answer.set_result(result)
+
+        return await self._appender.append(entries, ids, self._mode, deadline, tell)
 
     def _take(self) -> list[_Waiting]:
         buffer = self._buffer

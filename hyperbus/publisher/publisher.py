@@ -12,7 +12,8 @@ from typing import Any
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, DurabilityUnsupported, PublishFailed
 from hyperbus.event.codec import Codec
-from hyperbus.event.envelope import Event
+from hyperbus.event.data import type_of
+from hyperbus.event.envelope import Event, Publishable
 from hyperbus.publisher.appender import PLAIN, Appender, Mode, Outcome, are_stored
 from hyperbus.publisher.chunk import Chunk, ChunkSender
 from hyperbus.publisher.durability import read_durability
@@ -99,13 +100,17 @@ class Publisher:
 
     async def publish_many(
         self,
-        events: Sequence[Event[Any]],
+        events: Sequence[Publishable],
+        own_agent: str | None = None,
         *,
         timeout: Seconds | None = None,  # noqa: ASYNC109 - one deadline for many round trips
         once: bool = False,
         durability: str | None = None,
     ) -> list[str]:
-        """Append many events; return their entry ids, in order. See `Bus.publish_many`."""
+        """Append many events; return their entry ids, in order. See `Bus.publish_many`.
+
+        `own_agent` is the `source_agent` of those that have none.
+        """
         if self._plain is None:
             raise _closed()
         allowed = self._timeout if timeout is None else timeout
@@ -113,9 +118,12 @@ class Publisher:
         mode = self._mode(once, durability, allowed)
         most = DURABLE_BATCH if mode.durability is not None else BATCH if once else MANY
         sender = ChunkSender(self._appender, self._clock, mode)
+        types = [what.type if isinstance(what, Event) else type_of(what) for what in events]
         results: list[Outcome] = []
         for start in range(0, len(events), most):
-            results += await sender.append(Chunk(events[start : start + most], self._encoder), deadline)
+            end = start + most
+            chunk = Chunk(events[start:end], types[start:end], self._encoder, own_agent)
+            results += await sender.append(chunk, deadline)
         return _all_stored(results)
 
     def _mode(self, once: bool, durability: str | None, allowed: Seconds) -> Mode:

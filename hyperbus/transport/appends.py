@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.transport.entries import Durability, NewEntry
 
+#: Hears what became of entries, in order, while others of the same append are under way.
+Tell = Callable[[Sequence[str | HyperbusError]], None]
+
 
 class Appends(Protocol):
     """What puts entries into streams."""
 
     async def append(
-        self, entries: Iterable[NewEntry], *, durability: Durability | None = None
+        self, entries: Iterable[NewEntry], *, durability: Durability | None = None, tell: Tell | None = None
     ) -> list[str | HyperbusError]:
         """Append entries in order (XADD); return one item an entry, in order: its id, or the error it met.
 
-        Entries may be made while they are asked for: the first are on their way before the last are made.
+        Entries may be made while they are asked for: the first are on their way before the last are made. `tell` may be
+        called with the first items of what is returned later, and then with the next ones; or never.
 
         `BusUnavailable`: it was not sent. `PublishUncertain`: it was sent and no answer came.
         `PublishRefusedError`: the server said no. `NotDurable`: it is stored, but what `durability` asks for was not

@@ -42,9 +42,16 @@ async def broken(folder: Path, kinds: list[str], plant: str = "") -> set[str]:
 
 @pytest.mark.parametrize("bug", list(BUGS))
 async def test_a_planted_bug_is_caught(bug, tmp_path):
-    """By the promise that it breaks."""
+    """By the promise that it breaks, in one of three short runs: a fault that meets nothing shows nothing."""
     kinds, promise = BUGS[bug]
-    assert promise in await broken(tmp_path, kinds, bug)
+    found = set()
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found |= await broken(folder, kinds, bug)
+        if promise in found:
+            return
+    assert promise in found
 
 
 async def test_the_same_faults_are_survived_without_a_bug(tmp_path):

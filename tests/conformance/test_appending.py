@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,18 @@ async def test_append_takes_several_streams_at_once(harness: Harness) -> None:
     )
     in_first, in_second = await harness.streams.range(first), await harness.streams.range(second)
     assert [entry.id.decode() for entry in (in_first[0], in_second[0], in_first[1])] == results
+
+
+@pytest.mark.parametrize("bodies", [list, iter], ids=["made", "made while asked for"])
+async def test_what_append_tells_early_is_what_it_returns(harness: Harness, bodies: Any) -> None:
+    """It tells the first items, then the next ones, of entries that are stored; or nothing."""
+    stream, told = harness.stream(), list[Any]()
+    entries = bodies([NewEntry(stream, b"data", b"%d" % n) for n in range(700)])
+    results = await harness.streams.append(entries, tell=told.extend)
+    assert told in ([], results)
+    read = await harness.streams.range(stream, count=1_000)
+    assert [entry.id.decode() for entry in read] == results
+    assert [entry.fields[1] for entry in read] == [b"%d" % n for n in range(700)]
 
 
 async def test_append_of_nothing_returns_nothing(harness: Harness) -> None:

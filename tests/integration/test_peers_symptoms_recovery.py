@@ -17,7 +17,7 @@ from hyperbus import Backoff, Bus, Delivery, Event, Retry, consumer
 from hyperbus.runtime import reclaimer
 from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.runtime.lease import Lease
-from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
+from hyperbus.signals import Acknowledged, Claimed, EntryDeadLettered, WorkerChanged
 from tests.commands import environment
 from tests.recorder import Recorder, eventually
 from tests.servers import Server
@@ -162,6 +162,7 @@ async def test_all_that_a_dead_worker_held_comes_back_at_once_even_behind_what_a
         async with bus.running(collects(seen, kind, concurrency=50)):
             await recorder.wait_for_one(Claimed)
             await eventually(lambda: len(seen) == 400, within=10 * reclaimer.SWEEP)
+            await recorder.wait_for(lambda _: sum(ack.count for ack in recorder.of(Acknowledged)) == 400)
             assert await pending(bus, kind) == {"live": 350}
     assert sorted(seen) == [(n, 2) for n in range(350, 750)]
 

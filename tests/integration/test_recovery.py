@@ -27,7 +27,7 @@ from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.settings import Settings
 from hyperbus.signals import Claimed, Recovered, WorkerChanged
 from tests.commands import Running, environment, wait_for, write_modules
-from tests.recorder import Recorder
+from tests.recorder import Recorder, eventually
 from tests.servers import Server
 from tests.unit.runtime.running import body, unique
 
@@ -349,7 +349,7 @@ async def test_a_zombie_changes_nothing_of_what_is_no_longer_its_own(server: Ser
                 assert await zombie.stdout.readline() == b"begun\n"
             zombie.send_signal(signal.SIGSTOP)
             async with bus.running(handler):
-                await recorder.wait_for(lambda _: len(seen) == 4, within=15)
+                await eventually(lambda: len(seen) == 4, within=15)
                 go.touch()
                 zombie.send_signal(signal.SIGCONT)
                 assert await zombie.wait() == 0

@@ -42,7 +42,7 @@ class Gate:
         self.reached = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def __call__(self, append: Any, entries: Any) -> Any:
+    async def __call__(self, append: Any, entries: Any, **_named: Any) -> Any:
         entries = list(entries)
         if entries and entries[0].stream.startswith("hyperbus:"):
             return await append(entries)
@@ -55,9 +55,9 @@ def away(times: int) -> Any:
     """A method that cannot reach the server for the first `times` calls."""
     left = [times]
 
-    async def method(original: Any, *arguments: Any) -> Any:
+    async def method(original: Any, *arguments: Any, **named: Any) -> Any:
         if left[0] <= 0:
-            return await original(*arguments)
+            return await original(*arguments, **named)
         left[0] -= 1
         error = BusUnavailable("nobody is there")
         if original.__name__ == "append":

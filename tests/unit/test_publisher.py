@@ -41,6 +41,30 @@ async def test_publishes_side_by_side_share_a_round_trip() -> None:
     assert ids == sorted(ids, key=lambda text: tuple(map(int, text.split("-"))))
 
 
+async def test_who_is_answered_first_goes_on_first() -> None:
+    """A publisher whose event is stored does not wait for the others of its round trip, whatever becomes of those."""
+    transport, rest = FaultyTransport(), asyncio.Event()
+
+    async def halts(append: Any, entries: Any, tell: Any) -> Any:
+        entries = list(entries)
+        tell(stored := await append(entries[:3]))
+        await rest.wait()
+        return stored + [PublishUncertain("the connection broke") for _ in entries[3:]]
+
+    async with a_bus(transport) as bus:
+        await bus.publish(Placed(number=0))
+        transport.streams.overrides["append"] = halts
+        tasks = [asyncio.create_task(bus.publish(Placed(number=n))) for n in range(1, 6)]
+        ids = await asyncio.wait_for(asyncio.gather(*tasks[:3]), 1)
+        assert not tasks[3].done()
+        rest.set()
+        for task in tasks[3:]:
+            with pytest.raises(PublishUncertain, match="broke"):
+                await task
+        entries = await transport.inner.streams.range(STREAM)
+    assert [entry.id.decode() for entry in entries[1:]] == ids
+
+
 async def stored_after_close(transport: FaultyTransport, stream: str = STREAM) -> list[int]:
     await transport.open()
     try:
@@ -107,7 +131,7 @@ async def test_what_the_transport_calls_uncertain_is_not_sent_again() -> None:
     """A broken connection after sending reaches the caller; there is one append and no second."""
     transport = FaultyTransport()
 
-    async def breaks(append: Any, entries: Any) -> Any:
+    async def breaks(append: Any, entries: Any, **_named: Any) -> Any:
         return [PublishUncertain("the connection broke") for _ in entries]
 
     async with a_bus(transport) as bus:
@@ -359,7 +383,7 @@ async def test_an_append_that_breaks_its_contract_leaves_nobody_waiting() -> Non
     """Whatever a transport raises, the callers whose events were under way hear of it."""
     transport = FaultyTransport()
 
-    async def breaks(*_: Any) -> Any:
+    async def breaks(*_: Any, **_named: Any) -> Any:
         raise ZeroDivisionError
 
     await transport.open()

@@ -67,7 +67,7 @@ def test_errors_of_publishing_reach_the_caller() -> None:
     """As they do from a bus."""
     transport = FaultyTransport()
 
-    async def breaks(append: Any, entries: Any) -> Any:
+    async def breaks(append: Any, entries: Any, **_named: Any) -> Any:
         return [PublishUncertain("broke") for _ in entries]
 
     transport.streams.overrides["append"] = breaks

@@ -9,6 +9,7 @@ from typing import Any
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.transport import Durability, NewEntry
+from hyperbus.transport.appends import Tell
 from hyperbus.transports.keys import once_key
 from hyperbus.transports.redis.asking import Asking
 from hyperbus.transports.redis.commands import milliseconds, pack_appends
@@ -17,6 +18,10 @@ from hyperbus.transports.redis.durability import DurableAppends, check_durabilit
 from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
 from hyperbus.transports.redis.script import Script
 from hyperbus.transports.redis.server_facts import facts_of
+
+#: Appends of one write that are answered together, where somebody wants to hear of them as soon as they are: about as
+#: many as a server reads from a connection at a time.
+PART = 64
 
 
 class RedisAppends(Asking):
@@ -29,10 +34,10 @@ class RedisAppends(Asking):
         self._append_once = Script("append_once")
 
     async def append(
-        self, entries: Iterable[NewEntry], *, durability: Durability | None = None
+        self, entries: Iterable[NewEntry], *, durability: Durability | None = None, tell: Tell | None = None
     ) -> list[str | HyperbusError]:
         """Append entries in order; return the id of each, or the error it met."""
-        return await self._send(pack_appends(entries), durability)
+        return await self._send(pack_appends(entries), durability, tell)
 
     async def append_once(
         self, entries: Sequence[tuple[NewEntry, str]], *, window: Seconds, durability: Durability | None = None
@@ -43,7 +48,7 @@ class RedisAppends(Asking):
             ((entry.stream, once_key(entry.stream, event_id)), (lasting, entry.field, entry.body))
             for entry, event_id in entries
         )
-        return await self._send(self._append_once.pack_chunks(calls), durability)
+        return await self._send(self._append_once.pack_chunks(calls), durability, None)
 
     async def append_notice(self, stream: str, field: bytes, body: bytes, *, keep: int) -> str:
         """Append one entry and return its id; keep about the last `keep` entries."""
@@ -57,7 +62,9 @@ class RedisAppends(Asking):
         self._wire.check([info])
         check_durability(durability, facts_of(info, appendfsync), self._wire.place)
 
-    async def _send(self, chunks: Iterable[tuple[bytes, int]], durability: Durability | None) -> list[Outcome]:
+    async def _send(
+        self, chunks: Iterable[tuple[bytes, int]], durability: Durability | None, tell: Tell | None
+    ) -> list[Outcome]:
         if durability is not None:
             return await self._durable.append(list(chunks), durability)
         wire = self._append_wire
@@ -75,12 +82,16 @@ class RedisAppends(Asking):
                     except HyperbusError as error:
                         unsent = error
                     else:
-                        sent.append((link.write(packed, count, wire.command_timeout), count))
+                        parts = [count] if tell is None else [min(PART, count - n) for n in range(0, count, PART)]
+                        sent += zip(link.write_parts(packed, parts, wire.command_timeout), parts, strict=True)
                         await asyncio.sleep(0)  # some loops write at the end of a turn: before the next piece is made
                         continue
                 left += count
             for future, count in sent:
-                results += await outcomes(wire, future, count)
+                part = await outcomes(wire, future, count)
+                results += part
+                if tell is not None:
+                    tell(part)
         finally:
             for future, _ in sent:
                 future.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, Final, cast
 
 import hiredis
@@ -46,8 +46,9 @@ REPEATABLE: Final[dict[str, str]] = {
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
 CHUNK_BYTES = 512 * 1024
 CHUNK_ENTRIES = 1_000
-#: Appends that are written together: the server works on them while the next ones are made.
+#: Appends that are written together, and of these the first: the server works on them while the next ones are made.
 PIECE_ENTRIES = 128
+FIRST_ENTRIES = 32
 
 # hiredis declares a tuple of one word.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
@@ -73,11 +74,11 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
 
     Those that are all there already, a list, need no small pieces.
     """
-    most = CHUNK_ENTRIES if isinstance(entries, list) else PIECE_ENTRIES
+    sizes = repeat(CHUNK_ENTRIES) if isinstance(entries, list) else chain([FIRST_ENTRIES], repeat(PIECE_ENTRIES))
     heads: dict[tuple[str, bytes], _AppendHeads] = {}
     last_stream, last_field, head = None, None, _AppendHeads("", b"")
     source = iter(entries)
-    while piece := list(islice(source, most)):
+    while piece := list(islice(source, next(sizes))):
         parts: list[bytes] = []
         add = parts.append
         size = 0

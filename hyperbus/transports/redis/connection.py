@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, cast
 
 import hiredis
@@ -84,16 +85,22 @@ class Link(asyncio.Protocol):
 
     def write(self, packed: bytes, count: int, timeout: Seconds) -> asyncio.Future[list[Any]]:
         """Send a call that is answered by `count` replies within `timeout`; return where they will be."""
-        call = _Call(self._loop.create_future(), count, self._loop.time() + timeout)
-        self._calls.append(call)
+        [future] = self.write_parts(packed, (count,), timeout)
+        return future
+
+    def write_parts(self, packed: bytes, counts: Sequence[int], timeout: Seconds) -> list[asyncio.Future[list[Any]]]:
+        """Send several calls with one write; return where the replies of each will be."""
+        deadline = self._loop.time() + timeout
+        calls = [_Call(self._loop.create_future(), count, deadline) for count in counts]
+        self._calls += calls
         # One timer watches the oldest call: a timer for each call would cost more than the call.
         if self._timer is None:
-            self._watch(call.deadline)
-        elif call.deadline < self._timer_when:
+            self._watch(deadline)
+        elif deadline < self._timer_when:
             self._timer.cancel()
-            self._watch(call.deadline)
+            self._watch(deadline)
         self._transport.write(packed)
-        return call.future
+        return [call.future for call in calls]
 
     async def wait_writable(self) -> None:
         """Wait until calls may be written again, or the link is lost."""
