@@ -11,6 +11,7 @@ from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.redis.commands import (
     CHUNK_BYTES,
     CHUNK_ENTRIES,
+    FIRST_ENTRIES,
     PIECE_ENTRIES,
     GroupRead,
     milliseconds,
@@ -35,9 +36,9 @@ def test_appends_are_written_as_hiredis_writes_them():
 
 def test_a_batch_is_cut_by_entries_and_by_bytes():
     """No piece has more than its share, and none is lost."""
-    for most, entries in ((CHUNK_ENTRIES, list), (PIECE_ENTRIES, iter)):
-        many = list(pack_appends(entries([NewEntry("a", b"data", b"x")] * (2 * most + 1))))
-        assert [count for _, count in many] == [most, most, 1]
+    for first, most, entries in ((CHUNK_ENTRIES, CHUNK_ENTRIES, list), (FIRST_ENTRIES, PIECE_ENTRIES, iter)):
+        many = list(pack_appends(entries([NewEntry("a", b"data", b"x")] * (first + most + 1))))
+        assert [count for _, count in many] == [first, most, 1]
     endless = (NewEntry("a", b"data", b"x") for _ in count())
     assert len(list(islice(pack_appends(endless), 3))) == 3, "no more is taken than asked for"
     large = list(pack_appends([NewEntry("a", b"data", b"x" * CHUNK_BYTES)] * 3))
