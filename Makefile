@@ -61,7 +61,7 @@ bench: .venv/.installed .venv-peers/.installed
 	@$(BIN)/python -m benchmarks.run $(if $(FULL),--full,$(if $(QUICK),--quick)) --peers $(PEERS)/python
 
 bench-peers: .venv/.installed .venv-peers/.installed
-	@$(BIN)/python -m benchmarks.run --full --only peers publish_ consume_ --peers $(PEERS)/python
+	@$(BIN)/python -m benchmarks.run --peers $(PEERS)/python --all-peers
 
 up:
 	@docker compose up -d --build

@@ -82,7 +82,7 @@ def exit_code(rows: Sequence[Row]) -> int:
 def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     """Run the rounds on a server of their own."""
     form: Form = options.form
-    peers = find_peers(options.peers, everyone=form.depth == Depth.FULL) if options.peers else []
+    peers = find_peers(options.peers, everyone=options.all_peers or form.depth == Depth.FULL) if options.peers else []
     tasks = [(peer, task) for peer in peers for task in peer.tasks()]
     questions = choose([*all_questions(), *(question_of(peer, task) for peer, task in tasks)], form, options.only)
     with server() as (host, port):
@@ -111,6 +111,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each question is asked; nothing is written then")
     parser.add_argument("--loop", choices=["auto", "uvloop", "asyncio"], default="auto")
     parser.add_argument("--peers", metavar="PYTHON", help="the Python that the peers are installed for")
+    parser.add_argument("--all-peers", action="store_true", help="all of them, and not only those that bars are about")
     parser.add_argument("--json", action="store_true", help="JSON on stdout in place of the table")
     parser.set_defaults(form=DEFAULT)
     options = parser.parse_args(arguments)
