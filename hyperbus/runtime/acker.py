@@ -48,6 +48,7 @@ class Acker:
         self._enough = max(1, min(ENOUGH, prefetch // 4))
         self._resting: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
+        self._hurried = False
         self._closing = False
 
     def add(self, stream: str, ids: list[bytes]) -> None:
@@ -58,7 +59,13 @@ class Acker:
         else:
             gathered += ids
         self._count += len(ids)
-        if self._resting is None or self._count >= self._enough:
+        if self._resting is None or self._hurried or self._count >= self._enough:
+            self._wanted.set()
+
+    def hurry(self) -> None:
+        """Do not rest before the next ack: somebody waits for it."""
+        self._hurried = True
+        if self._gathered:
             self._wanted.set()
 
     def close(self) -> None:
@@ -81,6 +88,7 @@ class Acker:
 
     async def _ack_gathered(self) -> None:
         gathered, self._gathered, self._count = self._gathered, {}, 0
+        self._hurried = False
         self._rest()
         if not await self._ack(gathered) and len(gathered) > 1:
             for stream, ids in gathered.items():  # a stream that cannot be acked harms no other

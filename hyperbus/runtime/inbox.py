@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
@@ -57,6 +57,10 @@ def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now:
     ]
 
 
+def _do_nothing() -> None:
+    return
+
+
 class Inbox:
     """Keeps entries between the reader and the handlers, and knows every one that is held until it is let go.
 
@@ -78,6 +82,7 @@ class Inbox:
         self._seen_size = float(_FIRST_SIZE)
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
+        self._on_starving: Callable[[], None] = _do_nothing
         #: Whether nothing more is handed out.
         self.closed = False
 
@@ -94,6 +99,13 @@ class Inbox:
             return 0
         return max(1, min(free, self._most_read, int(free_bytes / self._seen_size)))
 
+    def _fitting(self) -> int:
+        """Return how many entries of the size that was last seen fit into the bytes that may be held."""
+        return int(self._most_bytes / self._seen_size)
+
+    def _is_worthwhile(self, room: int) -> bool:
+        return room > 0 and (not self._waiting or room >= min(self._worthwhile, self._fitting() // 4))
+
     async def wait_for_room(self) -> int:
         """Wait until there is room, or the inbox is closed; return how much.
 
@@ -101,11 +113,17 @@ class Inbox:
         """
         while not self.closed:
             room = self.room()
-            if room and (room >= self._worthwhile or not self._waiting):
+            if self._is_worthwhile(room):
                 return room
+            if not self._waiting or self._fitting() < self._most:
+                self._on_starving()
             self._freed.clear()
             await self._freed.wait()
         return self.room()
+
+    def when_starving(self, hurry: Callable[[], None]) -> None:
+        """Call `hurry` when a read waits for acks: nothing is left to handle, or entries are so large that few fit."""
+        self._on_starving = hurry
 
     @contextmanager
     def remembering(self) -> Iterator[set[tuple[str, bytes]]]:
@@ -222,7 +240,7 @@ class Inbox:
         self._bytes -= sum(map(held.pop, entry_ids, repeat(0)))
         self._count -= before - len(held)
         # setting it for every ack would wake the reader for room that it leaves to grow
-        if not self._waiting or self.room() >= self._worthwhile:
+        if self._is_worthwhile(self.room()):
             self._freed.set()
 
     def close(self) -> list[Received]:

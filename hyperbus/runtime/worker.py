@@ -126,6 +126,7 @@ class Worker:
         acker = Acker(
             self._streams, group, around.announcer, around.clock, parker.let_go, prefetch=around.prefetch
         )  # fmt: skip
+        self._inbox.when_starving(acker.hurry)
         dead = DeadLetterWriter(
             self._streams, group, self.name,
             announcer=around.announcer, clock=around.clock, let_go=self._inbox.let_go,

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 import pytest
 
+from hyperbus import Event, consumer
 from hyperbus.clock import SystemClock
 from hyperbus.errors import BusUnavailable
 from hyperbus.runtime import acker as acking
@@ -15,6 +16,7 @@ from hyperbus.runtime.acker import Acker
 from hyperbus.signals import Announcer
 from hyperbus.transport import Streams
 from tests.recorder import eventually
+from tests.unit.runtime.running import Running, unique
 
 
 class Server:
@@ -98,6 +100,36 @@ async def test_a_small_prefetch_is_not_kept_from_reading(prefetch: int, enough: 
         for number in range(1, 6):
             here.add(enough)
             await eventually(lambda number=number: here.server.calls == [enough] * number)  # type: ignore[misc]
+
+
+async def test_who_waits_for_an_ack_need_not_wait_for_the_rest() -> None:
+    """Neither for what has gathered, nor for what comes next."""
+    async with Acking() as here:
+        here.add(1)
+        await eventually(lambda: here.server.calls == [1])
+        here.add(2)
+        here.acker.hurry()
+        await eventually(lambda: here.server.calls == [1, 2])
+        here.acker.hurry()
+        here.add(3)
+        await eventually(lambda: here.server.calls == [1, 2, 3])
+        here.add(4)
+        await asyncio.sleep(0.01)
+        assert here.server.calls == [1, 2, 3]
+
+
+async def test_a_worker_whose_hold_is_full_of_handled_events_does_not_rest() -> None:
+    """By bytes it holds four of them at a time."""
+    kind, seen = unique(), []
+
+    @consumer(group=unique(), types=[kind])
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running(prefetch_bytes=40_000) as here:
+        await here.bus.publish_many([Event(type=kind, data={"n": n, "text": "x" * 10_000}) for n in range(50)])
+        async with here.bus.running(handler):
+            await eventually(lambda: len(seen) == 50)
 
 
 async def test_a_rest_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
