@@ -32,6 +32,6 @@ class Form:
     factor: float
 
 
-QUICK = Form("quick", Depth.QUICK, rounds=2, warm_ups=0, factor=0.2)
+QUICK = Form("quick", Depth.QUICK, rounds=2, warm_ups=0, factor=0.5)
 DEFAULT = Form("default", Depth.DEFAULT, rounds=5, warm_ups=1, factor=1)
 FULL = Form("full", Depth.FULL, rounds=5, warm_ups=1, factor=2)
