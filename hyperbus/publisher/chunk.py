@@ -13,10 +13,7 @@ from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome, are_stored
 from hyperbus.publisher.encoder import Encoder
 from hyperbus.transport import NewEntry
-
-#: Events that are encoded at a time, and of these the first: the sooner the server begins, the less it waits for us.
-PIECE = 128
-FIRST_PIECE = 32
+from hyperbus.transport.appends import FIRST_PIECE, PIECE
 
 
 class Chunk:

@@ -118,6 +118,7 @@ class Publisher:
         mode = self._mode(once, durability, allowed)
         most = DURABLE_BATCH if mode.durability is not None else BATCH if once else MANY
         sender = ChunkSender(self._appender, self._clock, mode)
+        events = list(events)  # the caller may change its own while these are under way
         types = [what.type if isinstance(what, Event) else type_of(what) for what in events]
         results: list[Outcome] = []
         for start in range(0, len(events), most):

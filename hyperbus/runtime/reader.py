@@ -10,7 +10,7 @@ from typing import Protocol
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
 from hyperbus.runtime.inbox import Inbox, Received, receive
-from hyperbus.runtime.rota import OVERSHOOT, Rota
+from hyperbus.runtime.rota import Rota, share
 from hyperbus.signals import Announcer, ConnectionChanged, GroupRebuilt, Recovered
 from hyperbus.transport import FIRST_ID, Page, Reader, Streams
 
@@ -348,7 +348,7 @@ class CursorReader:
         room = await self._inbox.wait_for_room()
         if self._stopping:
             return
-        read = await self._reader.read(positions, count=_share(room, len(positions)), block=BLOCK)
+        read = await self._reader.read(positions, count=share(room, len(positions)), block=BLOCK)
         now = self._clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
@@ -376,11 +376,6 @@ class CursorReader:
         if lost != self._lost:
             self._lost = lost
             self._announcer.announce(ConnectionChanged(f"reader of {self._name}", connected=not lost, error=error))
-
-
-def _share(room: int, streams: int) -> int:
-    """Return how many entries to ask of each stream: some of them have nothing, and all together stay near the room."""
-    return max(1, min(room, room * OVERSHOOT // max(1, streams)))
 
 
 def _announce_shunned(announcer: Announcer, stream: str, error: ServerError) -> None:

@@ -24,6 +24,11 @@ class Ask(NamedTuple):
     waits: bool
 
 
+def share(room: int, streams: int) -> int:
+    """Return how many entries to ask of each stream: some of them have nothing, and all together stay near the room."""
+    return max(1, min(room, room * OVERSHOOT // max(1, streams)))
+
+
 class Rota:
     """Takes turns among the streams that are behind, which are those that had as many entries as they were asked for.
 
@@ -38,14 +43,14 @@ class Rota:
     def next(self, names: tuple[str, ...], room: int) -> Ask:
         """Return what to ask when there is room for `room` entries; `names` are all streams, at least one."""
         behind, few = self._behind, max(1, room // LEAST)
-        shared = max(1, min(room, room * OVERSHOOT // len(names)))
+        shared = share(room, len(names))
         if not behind:
             return Ask(names, shared, waits=True)
         if len(names) <= few:
             return Ask(names, min(shared, max(1, room // len(behind))), waits=True)
         self._reads += 1
         if self._reads % OTHERS_EVERY == 0 and (others := self._others(names)):
-            return Ask(others, max(1, min(room, room * OVERSHOOT // len(others))), waits=False)
+            return Ask(others, share(room, len(others)), waits=False)
         turn = tuple(islice(behind, few))
         return Ask(turn, max(1, room // len(turn)), waits=False)
 

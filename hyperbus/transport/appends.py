@@ -9,6 +9,10 @@ from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.transport.entries import Durability, NewEntry
 
+#: Entries that are made and sent at a time while others are under way, and of these the first: the sooner the server
+#: begins, the less it waits for us.
+PIECE = 128
+FIRST_PIECE = 32
 #: Hears what became of entries, in order, while others of the same append are under way.
 Tell = Callable[[Sequence[str | HyperbusError]], None]
 

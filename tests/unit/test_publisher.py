@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import pytest
@@ -63,6 +64,21 @@ async def test_who_is_answered_first_goes_on_first() -> None:
                 await task
         entries = await transport.inner.streams.range(STREAM)
     assert [entry.id.decode() for entry in entries[1:]] == ids
+
+
+async def test_what_becomes_of_the_callers_list_changes_nothing() -> None:
+    """The events are those of the moment of the call, of whatever kind of sequence."""
+    transport = FaultyTransport()
+    async with a_bus(transport) as bus:
+        await bus.publish_many(deque([Placed(number=n) for n in range(50)]))
+        gate = transport.streams.overrides["append"] = Gate()
+        events = [Placed(number=n) for n in range(50, 3_000)]
+        publishing = asyncio.create_task(bus.publish_many(events))
+        await gate.reached.wait()
+        events.clear()
+        gate.open.set()
+        assert len(await publishing) == 2_950
+        assert await numbers(transport) == list(range(3_000))
 
 
 async def stored_after_close(transport: FaultyTransport, stream: str = STREAM) -> list[int]:

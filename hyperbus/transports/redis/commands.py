@@ -10,6 +10,7 @@ import hiredis
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import NewEntry
+from hyperbus.transport.appends import FIRST_PIECE, PIECE
 
 #: Which commands may be asked again when it is not known whether the server did them. Nothing here repeats by itself.
 REPEATABLE: Final[dict[str, str]] = {
@@ -46,9 +47,6 @@ REPEATABLE: Final[dict[str, str]] = {
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
 CHUNK_BYTES = 512 * 1024
 CHUNK_ENTRIES = 1_000
-#: Appends that are written together, and of these the first: the server works on them while the next ones are made.
-PIECE_ENTRIES = 128
-FIRST_ENTRIES = 32
 
 # hiredis declares a tuple of one word.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
@@ -74,7 +72,7 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
 
     Those that are all there already, a list, need no small pieces.
     """
-    sizes = repeat(CHUNK_ENTRIES) if isinstance(entries, list) else chain([FIRST_ENTRIES], repeat(PIECE_ENTRIES))
+    sizes = repeat(CHUNK_ENTRIES) if isinstance(entries, list) else chain([FIRST_PIECE], repeat(PIECE))
     heads: dict[tuple[str, bytes], _AppendHeads] = {}
     last_stream, last_field, head = None, None, _AppendHeads("", b"")
     source = iter(entries)

@@ -7,12 +7,11 @@ from itertools import count, islice
 import hiredis
 
 from hyperbus.transport import DeadLetter, NewEntry
+from hyperbus.transport.appends import FIRST_PIECE, PIECE
 from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.redis.commands import (
     CHUNK_BYTES,
     CHUNK_ENTRIES,
-    FIRST_ENTRIES,
-    PIECE_ENTRIES,
     GroupRead,
     milliseconds,
     pack,
@@ -36,7 +35,7 @@ def test_appends_are_written_as_hiredis_writes_them():
 
 def test_a_batch_is_cut_by_entries_and_by_bytes():
     """No piece has more than its share, and none is lost."""
-    for first, most, entries in ((CHUNK_ENTRIES, CHUNK_ENTRIES, list), (FIRST_ENTRIES, PIECE_ENTRIES, iter)):
+    for first, most, entries in ((CHUNK_ENTRIES, CHUNK_ENTRIES, list), (FIRST_PIECE, PIECE, iter)):
         many = list(pack_appends(entries([NewEntry("a", b"data", b"x")] * (first + most + 1))))
         assert [count for _, count in many] == [first, most, 1]
     endless = (NewEntry("a", b"data", b"x") for _ in count())
