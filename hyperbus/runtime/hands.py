@@ -117,6 +117,7 @@ class Hands:
                     is_clean = False
                     break
                 if ended >= turn.ends:
+                    began[lane] = 0.0  # a suspect that waits for handlers to end must not wait for this one
                     await turn.end()
             began[lane] = 0.0
             if hand:

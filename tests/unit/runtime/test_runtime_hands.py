@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from hyperbus import Delivery, Event, consumer
+from hyperbus.runtime import hands
+from hyperbus.runtime.executor import Executor
 from hyperbus.transport import NewEntry
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique
@@ -153,3 +155,28 @@ async def test_what_one_handler_does_to_its_task_no_other_sees() -> None:
         async with here.bus.running(handler):
             await eventually(lambda: len(seen) == MANY)
     assert seen == [(n, "clean", 0) for n in range(MANY)]
+
+
+async def test_between_two_turns_no_handler_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspect waits until none runs; it must not be kept waiting by one that has ended."""
+    monkeypatch.setattr(hands, "LONGEST", 0.0)
+    kind, seen, idle, executors = unique(), [], [], []
+    start = Executor.run
+
+    async def run(self: Executor) -> None:
+        executors.append(self)
+        await start(self)
+
+    monkeypatch.setattr(Executor, "run", run)
+
+    @consumer(group=unique(), types=[kind])
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async with Running() as here:
+        await here.publish(kind, *range(MANY))
+        async with here.bus.running(handler):
+            while len(seen) < MANY:
+                await asyncio.sleep(0)
+                idle.append(all(executor.running() == 0 for executor in executors))
+    assert all(idle)
