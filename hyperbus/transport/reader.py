@@ -33,7 +33,7 @@ class Reader(Protocol):
     async def read_pending(self, group: str, consumer: str, stream: str, *, after: bytes, count: int) -> list[Entry]:
         """Return what `consumer` holds pending with an id above `after`, oldest first, at most `count`.
 
-        An entry that was deleted meanwhile has no fields. Raises the delivery count, as the server does.
+        Raises the delivery count, as the server does. An entry deleted meanwhile has no fields, and its count stays.
         """
         ...
 

@@ -329,11 +329,12 @@ async def test_read_pending_counts_as_a_delivery(harness: Harness) -> None:
 
 
 async def test_read_pending_returns_deleted_entries_without_fields(harness: Harness) -> None:
-    """An entry that is gone is still pending, and says so by having nothing."""
+    """An entry that is gone is still pending, says so by having nothing, and counts as no delivery."""
     stream, ids = await harness.delivered(2)
     harness.place.delete_entries(stream, [ids[0]])
     entries = await harness.reader.read_pending("g", "c1", stream, after=FIRST_ID, count=9)
     assert entries == [(ids[0], []), (ids[1], [b"data", b"1"])]
+    assert [entry.delivery_count for entry in await harness.streams.pending(stream, "g")] == [1, 2]
 
 
 async def test_read_pending_needs_the_group(harness: Harness) -> None:

@@ -193,14 +193,16 @@ class Stream:
         return delivered
 
     def redeliver(self, group: Group, consumer: str, after: EntryId, count: int, now: float) -> list[Entry]:
-        """Return what a consumer already holds, and count that as a delivery."""
+        """Return what a consumer already holds; count that as a delivery, unless the entry is gone."""
         found: list[Entry] = []
         for entry_id, pending in group.held_by(consumer, after):
             if len(found) >= count:
                 break
-            pending.delivered_at = now
-            pending.delivery_count += 1
-            found.append(Entry(format_id(entry_id), list(self.entries.get(entry_id) or [])))
+            fields = self.entries.get(entry_id)
+            if fields is not None:
+                pending.delivered_at = now
+                pending.delivery_count += 1
+            found.append(Entry(format_id(entry_id), list(fields or [])))
         return found
 
     def info(self, name: str) -> StreamInfo:
