@@ -275,8 +275,9 @@ FAULTS: dict[str, Fault] = {
     **({"reload": reload} if ON["reload"] else {}),
     **{f"poison_{kind}": poison(kind) for kind in poison_kinds()},
 }
-#: How often a fault is tried again at the end that never came about.
+#: How often a fault is tried again at the end that never came about, and how long each time a backlog is waited for.
 ATTEMPTS = 3
+BACKLOG = 60.0
 #: Quick faults that may come while one of the slow ones is on.
 _QUICK = ("worker_kill", "client_kill", "cut", "drop_replies", "group_destroy")
 _SLOW = ("outage", "latency", "out_of_memory", "stop", "stop_rejecting", "server_kill", "half_open", "supervisor_kill")
@@ -310,6 +311,7 @@ class Schedule:
             is_first = False
         for kind in self.kinds * ATTEMPTS:
             if not world.counts[kind]:  # something was in the way, such as a backlog
+                await world.calm(BACKLOG)
                 tell(f"{kind} (again)")
                 await self._break(world, kind)
                 await asyncio.sleep(self._pause)

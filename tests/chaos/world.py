@@ -289,6 +289,15 @@ class World:
             found = await asyncio.to_thread(dump, command, streams, EVERY_GROUP)
             self._marks.add({"t": now, "letters": letters(found), "waiting": left})
 
+    async def calm(self, seconds: float) -> None:
+        """Wait until the backlog of now is done, but for a little; at most for so long."""
+        ids = await asyncio.to_thread(last_ids, self.server.command, [f"{PREFIX}:{name}" for name in TYPES])
+        deadline = time.monotonic() + seconds
+        while (left := await self._waiting(ids)) is None or len(left) >= MOST_WAITING:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.1)
+
     async def _waiting(self, ids: dict[str, str]) -> list[str] | None:
         try:
             return await asyncio.to_thread(waiting, self.server.command, ids, EVERY_GROUP)
