@@ -19,7 +19,7 @@ from typing import Any
 
 from hyperbus import Backoff, Consumer, Delivery, Event, HyperbusError, Reject, Retry, consumer
 from hyperbus.sinks.database import database_from_settings, row_of
-from tests.chaos.features import ON
+from tests.chaos.features import HANG_TIMEOUT, HANG_TRIES, ON
 from tests.chaos.history import History
 
 if os.environ.get("CHAOS_PLANT"):
@@ -33,12 +33,13 @@ QUICK = Backoff(initial=0.1, factor=2, maximum=1.0, tries=6)
 _FAILS = 40
 #: A retry that waits this long does not wait in pending.
 PARKED = 61.0
-#: Where handlers have a limit, it is longer than an event may stall a handler. A batch that a hanging event was in is
-#: tried again one by one, so its neighbours need more tries than one.
+#: A batch that a hanging event was in is tried again one by one, so its neighbours need more tries than one.
 _STALLED: dict[str, Any] = {"retry": QUICK}
 _UNSTALLED: dict[str, Any] = {"retry": QUICK}
 if ON["hang"]:
-    _STALLED = {"timeout": 20.0, "retry": {TimeoutError: Backoff(initial=0.1, tries=2), Exception: QUICK}}
+    _STALLED = {
+        "timeout": HANG_TIMEOUT, "retry": {TimeoutError: Backoff(initial=0.1, tries=HANG_TRIES), Exception: QUICK},
+    }  # fmt: skip
     _UNSTALLED = {"timeout": 4.0, "retry": {TimeoutError: Backoff(initial=0.1, tries=4), Exception: QUICK}}
 #: What poison eats at most, and at a time, in bytes.
 MOST_EATEN = 600 * 1024 * 1024

@@ -67,3 +67,6 @@ if not ON["once_rows"]:
 EVERY_GROUP = [*GROUPS, *ROWS]
 #: Groups with a handler that an event can stall.
 STALLING = [group for group in GROUPS if group not in ("batches", "threads")]
+#: The time and the tries that a handler has in such a group: longer than an event may stall it.
+HANG_TIMEOUT = 20.0
+HANG_TRIES = 2

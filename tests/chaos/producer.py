@@ -31,7 +31,8 @@ _MEEK = ("raise", "reject")
 ONCE = 4
 #: How long such a publish may take until the producer itself repeats it; half of them have the usual time.
 ONCE_TIMEOUT = 1.0
-#: The key that always publishes like that: no run is to end without a publish that was repeated.
+#: The key that always publishes like that, on a connection of its own, where nothing is under way that others wait for:
+#: no run is to end without a publish that was repeated.
 IMPATIENT = 1
 
 
@@ -51,9 +52,10 @@ class Producer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopping.set)
         while not self._stopping.is_set():
             try:
-                async with Bus(source_agent=self._name) as bus, asyncio.TaskGroup() as tasks:
+                name = self._name
+                async with Bus(source_agent=name) as bus, Bus(source_agent=name) as own, asyncio.TaskGroup() as tasks:
                     for number in range(KEYS):
-                        tasks.create_task(self._publish_key(bus, number))
+                        tasks.create_task(self._publish_key(own if number == IMPATIENT else bus, number))
             except BusUnavailable:
                 await asyncio.sleep(PAUSE)  # it could not connect at the start
 

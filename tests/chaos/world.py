@@ -69,6 +69,8 @@ class World:
         self.proxy = Proxy(self.server.port)
         self.faults = History(folder / "faults.jsonl")
         self.counts: Counter[str] = Counter()
+        #: When the last fault of each kind had ended, by time.monotonic().
+        self.ended: dict[str, float] = {}
         self.by_hand = History(folder / "published-chaos.jsonl")
         self.random = random.Random(f"{seed} world")
         self._seed, self._rate, self._plant = seed, rate, plant
@@ -307,6 +309,7 @@ class World:
     def fault(self, kind: str, begin: float, **more: Any) -> None:
         """Write down a fault that has ended now."""
         self.counts[kind] += 1
+        self.ended[kind] = time.monotonic()
         self.faults.add({"kind": kind, "begin": begin, "end": time.time(), **more})
 
     async def _sample(self) -> None:
