@@ -77,6 +77,7 @@ class GroupReader:
         self._shunned: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._ambiguous = False
+        self._recovering = False
         self._told = asyncio.Event()
         self._lost = False
         self._stopping = False
@@ -98,6 +99,10 @@ class GroupReader:
     def recover(self) -> None:
         """Before the next read, ask for what this consumer holds pending unknown to it."""
         self._ambiguous = True
+
+    def is_recovering(self) -> bool:
+        """Tell whether more may be pending with this consumer than it knows of: it asks, or is going to."""
+        return self._ambiguous or self._recovering
 
     def recover_soon(self) -> None:
         """Do that at once: `recover_when_told` interrupts the read that waits."""
@@ -154,7 +159,7 @@ class GroupReader:
             return
         room = await self._inbox.wait_for_room()
         block = await self._wait_for_turn()
-        if self._stopping:
+        if self._stopping or self._ambiguous:  # what is found again is older than what a read would bring
             return
         ask = self._rota.next(names, room)
         read = await self._reader.read_group(
@@ -167,10 +172,15 @@ class GroupReader:
             self._rota.answered(ask, {stream: len(page) for stream, page in read})
 
     async def _wait_for_turn(self) -> Seconds:
-        """Wait until this worker may read, where its group is ordered; return how long the read may wait."""
+        """Wait until this worker may read, where its group is ordered; return how long the read may wait.
+
+        Not while there is something to recover: nobody's turn comes before that is done.
+        """
         if self._may_read_until is None:
             return BLOCK
-        while self._clock.monotonic() + ORDERED_BLOCK > self._may_read_until() and not self._stopping:
+        while self._clock.monotonic() + ORDERED_BLOCK > self._may_read_until():
+            if self._stopping or self._ambiguous:
+                break
             await self._pause(ORDERED_BLOCK / 4)
         return ORDERED_BLOCK
 
@@ -183,13 +193,15 @@ class GroupReader:
 
         A read that broke off delivered it, or a worker that left handed it over.
         """
-        self._ambiguous = False
+        self._ambiguous, self._recovering = False, True
         try:
             for stream in self.readable():
                 await self._recover_stream(stream)
         except BaseException:
             self._ambiguous = True
             raise
+        finally:
+            self._recovering = False
 
     async def _recover_stream(self, stream: str) -> None:
         after = FIRST_ID

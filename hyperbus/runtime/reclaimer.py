@@ -75,7 +75,8 @@ class Reclaimer:
     4. Removes a dead consumer from the group once it has nothing pending.
     5. Asks, now and then, whether more is pending with this worker than it knows of: nobody else would take it.
     6. Says until when this worker may read, for a group that is ordered: only who holds the lease may, and only once
-       nobody else has anything pending, so that no later event overtakes an earlier one in another process.
+       nobody else has anything pending, so that no later event overtakes an earlier one in another process. There it
+       claims nothing while a claim may have been answered unheard: what it brought is older.
     7. Saves how far the group has come, while it holds the lease; otherwise remembers what was saved.
     """
 
@@ -94,6 +95,7 @@ class Reclaimer:
         names: Callable[[], Sequence[str]],
         type_in: Callable[[str], str],
         claims_uncertain: Callable[[], None],
+        is_recovering: Callable[[], bool],
         innocent: int,
         checkpoints: Progress,
         ordered: bool,
@@ -111,6 +113,7 @@ class Reclaimer:
         self._names = names
         self._type_in = type_in
         self._claims_uncertain = claims_uncertain
+        self._is_recovering = is_recovering
         #: Deliveries up to which an entry is no suspect.
         self._innocent = innocent
         self._seen_since = clock.monotonic()
@@ -253,7 +256,7 @@ class Reclaimer:
 
         While one that lives, or may live, has something pending, nothing is claimed: it could be older.
         """
-        if owners - dead:
+        if owners - dead or self._is_recovering():
             return 0
         claimed, after = 0, FIRST_ID
         while owners and (room := min(self._inbox.room(), PAGE)):

@@ -149,7 +149,8 @@ class Worker:
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
             names=reader.readable, type_in=self._types.__getitem__, claims_uncertain=reader.recover,
-            innocent=INNOCENT, checkpoints=checkpoints, ordered=self._is_ordered, resume=retrier.resume,
+            is_recovering=reader.is_recovering, innocent=INNOCENT, checkpoints=checkpoints,
+            ordered=self._is_ordered, resume=retrier.resume,
         )  # fmt: skip
         if self._is_ordered:
             reader.read_only_until(reclaimer.may_read_until)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from itertools import count
+from typing import Any
 
-from hyperbus import Backoff, Event, Retry, consumer
+import pytest
+
+from hyperbus import Backoff, BusUnavailable, Event, Retry, consumer
+from hyperbus.runtime import reclaimer
 from hyperbus.runtime.inbox import Received
 from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.signals import EntryDeadLettered
+from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
 
@@ -122,3 +128,80 @@ async def test_what_several_dead_workers_left_is_claimed_in_the_order_of_the_str
         async with here.bus.running(handler):
             await eventually(lambda: len(seen) >= 12, within=10)
     assert seen == list(range(12))
+
+
+def collects(seen: list[int], kind: str, group: str) -> object:
+    @consumer(group=group, types=[kind], order_by="workflow_id")
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    return handler
+
+
+def lose_an_answer(here: Running, call: int) -> None:
+    """Let the server do what one of the claims asks for, and nobody hear of it."""
+    calls = count()
+
+    async def claim(method: Any, *arguments: Any, **options: Any) -> Any:
+        result = await method(*arguments, **options)
+        if next(calls) == call:
+            raise BusUnavailable("the answer was lost")
+        return result
+
+    here.transport.streams.overrides["claim"] = claim
+
+
+async def publish_one_key(here: Running, kind: str, numbers: range) -> None:
+    for number in numbers:
+        await here.bus.publish(Event(type=kind, data={"n": number}, workflow_id="one"))
+
+
+@pytest.mark.parametrize("left", [2, 6], ids=["rest unread", "rest left by the dead"])
+async def test_what_was_claimed_unheard_comes_before_what_follows_it(monkeypatch: pytest.MonkeyPatch, left: int):
+    """Before anything newer of the stream is read, and before anything newer that the dead one left is claimed."""
+    monkeypatch.setattr(reclaimer, "PAGE", 2)
+    monkeypatch.setattr(reclaimer, "SWEEP", 0.05)
+    kind, group, seen = unique(), unique(), []
+    async with Running(heartbeat_ttl=0.2) as here:
+        await publish_one_key(here, kind, range(6))
+        await here.deliver_to_the_dead(kind, group, count=left)
+        lose_an_answer(here, 0)
+        sweeps = here.transport.streams
+
+        async def pending(method: Any, *arguments: Any, **options: Any) -> Any:
+            if "consumer" in options:  # it is not a sweep that asks: sweeps go on meanwhile
+                before = len(sweeps.called("pending_summaries"))
+                await eventually(lambda: len(sweeps.called("pending_summaries")) >= before + 10)
+            return await method(*arguments, **options)
+
+        sweeps.overrides["pending"] = pending
+        async with here.bus.running(collects(seen, kind, group)):
+            await eventually(lambda: len(seen) >= 6, within=10)
+    assert seen == list(range(6))
+
+
+async def test_what_was_claimed_unheard_is_found_though_another_worker_may_read() -> None:
+    """That one waits until nobody else has anything pending, so waiting for its turn would be waiting for ever."""
+    kind, group, seen = unique(), unique(), []
+    transport = FaultyTransport()
+    there_transport = FaultyTransport(transport.inner.separate())
+    async with Running(transport, heartbeat_ttl=0.2) as here, Running(there_transport, heartbeat_ttl=0.2) as there:
+        await publish_one_key(here, kind, range(4))
+        await here.deliver_to_the_dead(kind, group, count=2)
+        lost = asyncio.Event()
+
+        async def claim(method: Any, *arguments: Any, **options: Any) -> Any:
+            await method(*arguments, **options)
+            lost.set()
+            raise BusUnavailable("the answer was lost")
+
+        async def hold(method: Any, *arguments: Any, **options: Any) -> Any:
+            return not lost.is_set() and await method(*arguments, **options)
+
+        here.transport.streams.overrides["claim"] = claim
+        here.transport.records.overrides["compare_and_set"] = hold
+        async with here.bus.running(collects(seen, kind, group)):
+            await asyncio.wait_for(lost.wait(), 10)
+            async with there.bus.running(collects(seen, kind, group)):
+                await eventually(lambda: len(seen) >= 4, within=10)
+    assert seen == list(range(4))
