@@ -84,10 +84,14 @@ class Running:
 
     def wait_until_ready(self) -> dict[str, Any]:
         """Wait until every worker process is ready; return the line that says where it listens."""
-        (line,) = wait_for(lambda: self.log("supervising"), self._why)
-        url = line["metrics"].replace("/metrics", "/readyz")
-        wait_for(lambda: _status(url) == 200, self._why)
+        wait_for(self.is_ready, self._why)
+        (line,) = self.log("supervising")
         return line
+
+    def is_ready(self) -> bool:
+        """Tell whether every worker process is ready."""
+        lines = self.log("supervising")
+        return bool(lines) and _status(lines[0]["metrics"].replace("/metrics", "/readyz")) == 200
 
     def workers(self) -> list[int]:
         """Return the process ids of its worker processes."""

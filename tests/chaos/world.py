@@ -147,7 +147,7 @@ class World:
 
     def _wait_until_ready(self, running: Running) -> None:
         deadline = time.monotonic() + START
-        while not running.log("supervising") or len(self.children(running)) < self._counts[1]:
+        while not running.is_ready():
             if running.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"a supervisor is not ready: {running.err[-3000:]}")
             time.sleep(0.1)
