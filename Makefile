@@ -15,11 +15,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install demo test check static unit chaos bench bench-peers up down
+# What takes too long for every day: a million pending entries, ten million events, a thousand cuts, half a minute of load.
+LONG := HYPERBUS_TEST_LONG=1 HYPERBUS_TEST_CUTS=1000 HYPERBUS_TEST_RETENTION_EVENTS=10000000 HYPERBUS_TEST_LOAD_SECONDS=30
+LONG_TESTS := $(addprefix tests/integration/test_,recovery.py publish_once.py rolling.py cli_run.py retention_servers.py)
+
+.PHONY: help install demo test test-long check static unit chaos bench bench-peers up down
 
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
 	@echo 'make test                           every check and test, with coverage'
+	@echo 'make test-long                      the tests that have a long form, in that form; half an hour'
 	@echo 'make check                          static checks and unit tests: the quick round'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench [QUICK=1] [FULL=1]       throughput, latency, memory, against bars; 10 minutes, 1, or everything'
@@ -40,6 +45,9 @@ test: static
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --fail-under=90
 	@$(BIN)/coverage report --include=$(WHOLLY_COVERED) --fail-under=100
+
+test-long: .venv/.installed-dev
+	@$(LONG) $(BIN)/python -m pytest -v -s $(LONG_TESTS)
 
 check: static unit
 
