@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -24,6 +25,8 @@ from tests.unit.runtime.running import unique
 #: How soon a live worker's handler has what was handed over, where a slot is free.
 AT_ONCE = 0.1
 EVENTS = 300
+#: Times that this is measured: one of them may meet a moment when the machine was busy with something else.
+ROUNDS = 3
 
 
 class Hands:
@@ -64,10 +67,8 @@ async def pending(bus: Bus, kind: str) -> int:
     return (await bus.transport.streams.pending_summaries([(f"events:{kind}", "g")]))[0].total
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("batch", [None, 50], ids=["single", "batch"])
-async def test_a_live_handler_has_what_was_not_begun_at_once(server: Server, batch: int | None) -> None:
-    """All of it, counted as never tried, while the one that leaves still works on what it had begun."""
+async def hand_over(server: Server, batch: int | None) -> float:
+    """Let a worker leave beside another one; return after how many seconds the last event began that it gave away."""
     kind, recorder = unique(), Recorder()
     first = Hands(kind, "g", batch=batch)
     second = Hands(kind, "g", batch=batch, concurrency=EVENTS)
@@ -93,11 +94,18 @@ async def test_a_live_handler_has_what_was_not_begun_at_once(server: Server, bat
                     await asyncio.sleep(0.01)
     assert sorted((n, tries) for n, tries, _ in second.seen) == [(n, 1) for n in range(EVENTS) if n not in begun]
     assert {n for n, _, _ in first.seen} == begun
-    late = max(began for _, _, began in second.seen) - stopped
-    print(f"the last of {EVENTS - len(begun)} began after {late * 1000:.0f} ms")
-    assert late <= AT_ONCE
     assert sum(signal.count for signal in recorder.of(Recovered)) == EVENTS - len(begun)
     assert recorder.of(Claimed) == []
+    return max(began for _, _, began in second.seen) - stopped
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("batch", [None, 50], ids=["single", "batch"])
+async def test_a_live_handler_has_what_was_not_begun_at_once(server: Server, batch: int | None) -> None:
+    """All of it, counted as never tried, while the one that leaves still works on what it had begun."""
+    late = [await hand_over(server, batch) for _ in range(ROUNDS)]
+    print(f"the last of {EVENTS} began after {', '.join(f'{seconds * 1000:.0f}' for seconds in late)} ms")
+    assert statistics.median(late) <= AT_ONCE
 
 
 LEAVES = """
