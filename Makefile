@@ -24,7 +24,7 @@ LONG_TESTS := $(addprefix tests/integration/test_,recovery.py publish_once.py ro
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
 	@echo 'make test                           every check and test, with coverage'
-	@echo 'make test-long                      the tests that have a long form, in that form; half an hour'
+	@echo 'make test-long                      the tests that have a long form, in that form; ten minutes'
 	@echo 'make check                          static checks and unit tests: the quick round'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench [QUICK=1] [FULL=1]       throughput, latency, memory, against bars; 10 minutes, 1, or everything'
