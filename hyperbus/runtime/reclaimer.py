@@ -254,7 +254,8 @@ class Reclaimer:
     async def _claim_in_order(self, stream: str, owners: AbstractSet[str], dead: AbstractSet[str]) -> int:
         """Claim what dead owners left in a stream of an ordered group, oldest first, whoever had it.
 
-        While one that lives, or may live, has something pending, nothing is claimed: it could be older.
+        While one that lives, or may live, has something pending, nothing is claimed: it could be older. Two workers may
+        sweep at once, where a sweep took longer than the lease: the one that has claimed the oldest gets all.
         """
         if owners - dead or self._is_recovering():
             return 0
@@ -262,15 +263,23 @@ class Reclaimer:
         while owners and (room := min(self._inbox.room(), PAGE)):
             page = await self._streams.pending(stream, self._group, after=after, count=room)
             for owner, left in itertools.groupby(page, key=lambda entry: entry.consumer):
-                if owner in owners:
-                    claimed += await self._claim(stream, owner, [entry.id for entry in left])
-            if len(page) < room:
-                break
-            after = page[-1].id
+                if owner == self._consumer:
+                    continue
+                if owner not in owners:
+                    return claimed
+                ids = [entry.id for entry in left]
+                taken = await self._claim(stream, owner, ids)
+                claimed += taken
+                if taken < len(ids):
+                    break  # some are gone, or another worker's: look again before claiming newer ones
+            else:
+                if len(page) < room:
+                    break
+                after = page[-1].id
         return claimed
 
     async def _claim(self, stream: str, owner: str, ids: Sequence[bytes]) -> int:
-        taken = await self._streams.claim(stream, self._group, self._consumer, ids, owner=owner)
+        taken = await self._streams.claim(stream, self._group, self._consumer, ids, owner=owner, in_order=self._ordered)
         received = receive(stream, self._type_in(stream), [entry for entry, _ in taken], self._clock.now())
         for item, (_, count) in zip(received, taken, strict=True):
             item.tries = count

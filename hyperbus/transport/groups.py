@@ -52,11 +52,12 @@ class Groups(Protocol):
         ...
 
     async def claim(
-        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str
+        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str, in_order: bool = False
     ) -> list[tuple[Entry, int]]:
         """Take over those of `ids` that `owner` still holds; return each with its delivery count, which rises by one.
 
-        Entries that were deleted meanwhile leave the pending list and are not returned. Atomic, by a script.
+        Entries that were deleted meanwhile leave the pending list and are not returned. Atomic for each entry, by a
+        script; `in_order` for all of them, which ends at the first that somebody else holds. Ask for few then.
         """
         ...
 

@@ -117,6 +117,18 @@ async def test_claim_takes_only_from_the_named_owner(harness: Harness) -> None:
     ]
 
 
+async def test_a_claim_in_order_ends_at_the_first_that_somebody_else_holds(harness: Harness) -> None:
+    """What is gone, or nobody's, does not end it."""
+    stream, ids = await harness.delivered(120)
+    harness.place.delete_entries(stream, [ids[0]])
+    await harness.streams.ack([(stream, "g", [ids[1]])])
+    await harness.streams.claim(stream, "g", "c3", [ids[60]], owner="c1")
+    claimed = await harness.streams.claim(stream, "g", "c2", ids, owner="c1", in_order=True)
+    assert [entry.id for entry, _ in claimed] == ids[2:60]
+    assert await harness.streams.claim(stream, "g", "c2", ids[60:], owner="c1", in_order=True) == []
+    assert await harness.streams.claim(stream, "g", "c2", [], owner="c1", in_order=True) == []
+
+
 async def test_only_one_of_two_claims_gets_the_entry(harness: Harness) -> None:
     """Claims that compete do not both win."""
     stream, ids = await harness.delivered(20)

@@ -35,6 +35,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("read_pending"), STREAMS, GROUPS, CONSUMERS, POSITIONS, COUNTS),
     st.tuples(st.just("ack"), STREAMS, GROUPS, IDS),
     st.tuples(st.just("claim"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
+    st.tuples(st.just("claim_in_order"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
     st.tuples(st.just("set_delivery_counts"), STREAMS, GROUPS, CONSUMERS, IDS),
     st.tuples(st.just("hand_over"), STREAMS, GROUPS, CONSUMERS, CONSUMERS, IDS),
     st.tuples(st.just("schedule_retries"), STREAMS, GROUPS, CONSUMERS, IDS),
@@ -108,6 +109,11 @@ class Side:
     async def claim(self, stream: int, group: str, consumer: str, owner: str, ids: list[int]) -> Any:
         wanted = self._ids(stream, ids)
         claimed = await self.harness.streams.claim(self._names[stream], group, consumer, wanted, owner=owner)
+        return [(self._entries(stream, [entry]), count) for entry, count in claimed]
+
+    async def claim_in_order(self, stream: int, group: str, consumer: str, owner: str, ids: list[int]) -> Any:
+        claim, wanted = self.harness.streams.claim, self._ids(stream, ids)
+        claimed = await claim(self._names[stream], group, consumer, wanted, owner=owner, in_order=True)
         return [(self._entries(stream, [entry]), count) for entry, count in claimed]
 
     async def set_delivery_counts(self, stream: int, group: str, consumer: str, ids: list[int]) -> Any:

@@ -93,7 +93,7 @@ class MemoryGroups(Part):
             ]
 
     async def claim(
-        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str
+        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str, in_order: bool = False
     ) -> list[tuple[Entry, int]]:
         """Take over those of `ids` that `owner` still holds."""
         await self._session.enter()
@@ -103,6 +103,9 @@ class MemoryGroups(Part):
         with self._store.lock:
             log, members = self._store.group(stream, group)
             for entry_id in map(parse_id, ids):
+                holder = members.pending.get(entry_id)
+                if in_order and holder is not None and holder.consumer != owner:
+                    break
                 pending = log.claimable(members, entry_id, owner)
                 if pending is not None:
                     members.move(entry_id, consumer, self._store.clock.monotonic(), pending.delivery_count + 1)

@@ -89,10 +89,11 @@ class RedisGroups(Asking):
         ]
 
     async def claim(
-        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str
+        self, stream: str, group: str, consumer: str, ids: Sequence[bytes], *, owner: str, in_order: bool = False
     ) -> list[tuple[Entry, int]]:
         """Take over those of `ids` that `owner` still holds."""
-        calls = [((stream,), (group, consumer, owner, *part)) for part in parts(ids, SCRIPT_ENTRIES)]
+        pieces = [ids] if in_order and ids else parts(ids, SCRIPT_ENTRIES)
+        calls = [((stream,), (group, consumer, owner, int(in_order), *part)) for part in pieces]
         replies = await self._claim.run(self._wire, calls)
         return [(Entry(entry_id, fields), count) for reply in replies for entry_id, fields, count in reply]
 

@@ -11,6 +11,7 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Event, Retry, consumer
 from hyperbus.runtime import reclaimer
+from hyperbus.runtime.heartbeat import heartbeat_name
 from hyperbus.runtime.inbox import Received
 from hyperbus.runtime.key_order import KeyOrder
 from hyperbus.signals import EntryDeadLettered
@@ -205,3 +206,31 @@ async def test_what_was_claimed_unheard_is_found_though_another_worker_may_read(
             async with there.bus.running(collects(seen, kind, group)):
                 await eventually(lambda: len(seen) >= 4, within=10)
     assert seen == list(range(4))
+
+
+async def test_of_two_that_sweep_at_once_one_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one may have claimed the oldest just now: newer ones wait until those are done."""
+    monkeypatch.setattr(reclaimer, "PAGE", 4)
+    monkeypatch.setattr(reclaimer, "SWEEP", 0.05)
+    kind, group, seen = unique(), unique(), []
+    async with Running(heartbeat_ttl=0.2) as here:
+        await publish_one_key(here, kind, range(8))
+        await here.deliver_to_the_dead(kind, group, count=8)
+        memory, stream = here.memory.streams, f"events:{kind}"
+        await here.memory.records.put(heartbeat_name("quick"), b"here", ttl=60)
+        oldest = [entry.id for entry in await memory.pending(stream, group, count=2)]
+
+        async def claim(method: Any, *arguments: Any, **options: Any) -> Any:
+            await memory.claim(stream, group, "quick", oldest, owner="dead")
+            return await method(*arguments, **options)
+
+        sweeps = here.transport.streams
+        sweeps.overrides["claim"] = claim
+        async with here.bus.running(collects(seen, kind, group)):
+            await eventually(lambda: sweeps.called("claim"))
+            before = len(sweeps.called("pending_summaries"))
+            await eventually(lambda: len(sweeps.called("pending_summaries")) >= before + 5)
+            assert seen == []
+            await memory.ack([(stream, group, oldest)])
+            await eventually(lambda: len(seen) >= 6, within=10)
+    assert seen == list(range(2, 8))
