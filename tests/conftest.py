@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Server, server_binaries
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("hyperbus", deadline=None)
+settings.load_profile("hyperbus")
 
 
 class SharedServers:

@@ -298,7 +298,7 @@ def run(server: Server) -> Any:
 OLDEST_DELETED = [("append", 0, 4), ("read_group", "g", "c1", [0], 1), ("delete_entries", 0, [1, 2])]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @example(operations=OLDEST_DELETED)
 @given(operations=st.lists(OPERATIONS, min_size=10, max_size=30))
 def test_memory_answers_as_a_server_does(run: Any, operations: list[Operation]) -> None:

@@ -110,7 +110,7 @@ def test_every_field_that_is_set_is_written_in_wire_order(codec: Codec) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(event=events)
 def test_an_event_comes_back_as_it_was(codec: Codec, event: Event[Reading]) -> None:
     """Whatever its fields hold."""
@@ -128,7 +128,7 @@ def test_many_events_are_written_as_each_would_be(codec: Codec) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(event=events)
 def test_data_of_an_undeclared_type_reads_as_a_dict(codec: Codec, event: Event[Reading]) -> None:
     """With the same content, and everything of the envelope."""
@@ -193,7 +193,7 @@ def test_garbage_is_refused(codec: Codec, body: bytes) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(body=st.binary(max_size=60))
 def test_random_bytes_raise_nothing_but_a_decode_error(codec: Codec, body: bytes) -> None:
     """One bad entry must never stop a stream."""
