@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from benchmarks.question import Loop, Place, Question, Values
-from hyperbus.supervisor.child import _calm_collector
-from hyperbus.supervisor.loops import LoopName, loop_factory
+from hyperbus.supervisor.worker_process.event_loop import LoopName, loop_factory
+from hyperbus.supervisor.worker_process.main import _calm_collector
 
 ROOT = Path(__file__).parents[1]
 #: The longest that one question may take once, in seconds.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.form import Depth
-from hyperbus.supervisor.loops import LoopName
+from hyperbus.supervisor.worker_process.event_loop import LoopName
 
 #: What was measured, by the name of its figure.
 Values = dict[str, float]

@@ -25,7 +25,7 @@ from benchmarks.report import Row, rows_of
 from benchmarks.rounds import run_rounds
 from benchmarks.server import server
 from benchmarks.table import lines
-from hyperbus.supervisor.loops import chosen_loop
+from hyperbus.supervisor.worker_process.event_loop import chosen_loop
 
 RESULTS = Path(__file__).parent / "results"
 

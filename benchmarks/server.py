@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hyperbus.transports.embedded import find_server
+from hyperbus.transports.embedded.transport import find_server
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.event.routing import check_name
 from hyperbus.logger import get_logger
 from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
-from hyperbus.runtime.consuming import consume_events, read_events
-from hyperbus.runtime.surroundings import Surroundings, open_surroundings
+from hyperbus.runtime.iteration import consume_events, read_events
+from hyperbus.runtime.services import Surroundings, open_surroundings
 from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
 from hyperbus.signals import Announcer, Listener

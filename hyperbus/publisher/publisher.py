@@ -15,11 +15,11 @@ from hyperbus.event.codec import Codec
 from hyperbus.event.data import type_of
 from hyperbus.event.envelope import Event, Publishable
 from hyperbus.publisher.appender import PLAIN, Appender, Mode, Outcome, are_stored
-from hyperbus.publisher.chunk import Chunk, ChunkSender
+from hyperbus.publisher.buffer_limit import Room
+from hyperbus.publisher.bulk import Chunk, ChunkSender
 from hyperbus.publisher.durability import read_durability
 from hyperbus.publisher.encoder import Encoder
-from hyperbus.publisher.lane import BATCH, DURABLE_BATCH, Lane
-from hyperbus.publisher.room import Room
+from hyperbus.publisher.send_queue import BATCH, DURABLE_BATCH, Lane
 from hyperbus.signals import Announcer
 from hyperbus.transport import NewEntry, Transport
 

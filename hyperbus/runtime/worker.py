@@ -17,23 +17,23 @@ from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
 from hyperbus.errors import HyperbusError, WrongTypeError
 from hyperbus.event.routing import stream_key
-from hyperbus.runtime.acker import Acker
-from hyperbus.runtime.checkpoints import Checkpoints
-from hyperbus.runtime.dead_letter import DeadLetterWriter, letter_of
-from hyperbus.runtime.decoding import EventDecoder
-from hyperbus.runtime.endings import AckFirstEndings, CursorEndings, Endings, GroupEndings, by_place
-from hyperbus.runtime.executor import Executor
-from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver, HandOver
-from hyperbus.runtime.handler import Handler, handler_of, handler_threads
-from hyperbus.runtime.heartbeat import heartbeat_name
-from hyperbus.runtime.inbox import Inbox, Received
-from hyperbus.runtime.lease import Lease
-from hyperbus.runtime.parker import LEASE_TTLS, Parker
-from hyperbus.runtime.reader import CursorReader, GroupReader
-from hyperbus.runtime.reclaimer import LEASE, Reclaimer
-from hyperbus.runtime.retrier import Retrier
-from hyperbus.runtime.surroundings import Surroundings
-from hyperbus.runtime.suspects import INNOCENT, Suspects
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.group.checkpoints import Checkpoints
+from hyperbus.runtime.handling.decoder import EventDecoder
+from hyperbus.runtime.handling.executor import Executor
+from hyperbus.runtime.handling.handler import Handler, handler_of, handler_threads
+from hyperbus.runtime.in_flight.inbox import Inbox, Received
+from hyperbus.runtime.outcomes.acker import Acker
+from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter, letter_of
+from hyperbus.runtime.outcomes.guarantees import AckFirstEndings, CursorEndings, Endings, GroupEndings, by_place
+from hyperbus.runtime.outcomes.parked_entries import LEASE_TTLS, Parker
+from hyperbus.runtime.outcomes.retry_scheduler import Retrier
+from hyperbus.runtime.poison.quarantine import INNOCENT, Suspects
+from hyperbus.runtime.reading.group_reader import CursorReader, GroupReader
+from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver, HandOver
+from hyperbus.runtime.recovery.reclaimer import LEASE, Reclaimer
+from hyperbus.runtime.services import Surroundings
 from hyperbus.signals import StreamsFound, WorkerChanged
 from hyperbus.transport import FIRST_ID
 

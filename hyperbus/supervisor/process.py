@@ -54,7 +54,7 @@ class WorkerProcess:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "hyperbus.supervisor.child",
+                "hyperbus.supervisor.worker_process.main",
                 stdin=asyncio.subprocess.PIPE,
                 pass_fds=(writing, *descriptors),
                 env={**environment, REPORT_FD: str(writing)},

@@ -16,11 +16,10 @@ import structlog
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.settings import DEFAULT_URL, Settings
-from hyperbus.supervisor.guard import Guard
+from hyperbus.supervisor.limit_enforcer import Guard
 from hyperbus.supervisor.limits import Limits
-from hyperbus.supervisor.loops import chosen_loop
 from hyperbus.supervisor.messages import Inspected, Orders
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
@@ -28,6 +27,7 @@ from hyperbus.supervisor.slot import Slot, stop_process
 from hyperbus.supervisor.status import StatusPages
 from hyperbus.supervisor.temporary_folder import remove_abandoned, temporary_folder
 from hyperbus.supervisor.waiting import until_first
+from hyperbus.supervisor.worker_process.event_loop import chosen_loop
 
 #: Processes of one supervisor, at most.
 MOST_PROCESSES = 256

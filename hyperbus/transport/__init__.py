@@ -36,11 +36,11 @@ from hyperbus.transport.entries import (
 from hyperbus.transport.failures import Failures
 from hyperbus.transport.groups import Groups
 from hyperbus.transport.parking import Parking
-from hyperbus.transport.place import Transport
 from hyperbus.transport.reader import Reader
 from hyperbus.transport.records import Records
 from hyperbus.transport.retention import Retention
 from hyperbus.transport.streams import Streams
+from hyperbus.transport.transport import Transport
 
 __all__ = [
     "FIRST_ID",

@@ -26,7 +26,7 @@ def connect(url: str, *, prefix: str, connect_timeout: Seconds, command_timeout:
             raise InvalidSettingError(
                 "embedded:// names no folder: write embedded://.hyperbus, or embedded:///an/absolute/one"
             )
-        from hyperbus.transports.embedded import EmbeddedTransport
+        from hyperbus.transports.embedded.transport import EmbeddedTransport
 
         return EmbeddedTransport(rest, prefix=prefix, connect_timeout=connect_timeout, command_timeout=command_timeout)
     if separator and scheme == "memory":

@@ -23,21 +23,21 @@ def _has(module: str) -> bool:
 #: Feature → whether it is there. What is off is neither published nor expected, and is printed at the start.
 ON: dict[str, bool] = {
     # a group with order by key, and the check of that order
-    "order": "order_by" in _CONSUMER and _has("hyperbus.runtime.key_order"),
+    "order": "order_by" in _CONSUMER and _has("hyperbus.runtime.in_flight.key_order"),
     # poison that hangs, given up by the handler's timeout
-    "hang": "timeout" in _CONSUMER and _has("hyperbus.runtime.key_order"),
+    "hang": "timeout" in _CONSUMER and _has("hyperbus.runtime.in_flight.key_order"),
     # poison that ends its process: entries begun alone are counted, and judged
-    "exit": _has("hyperbus.runtime.suspects"),
+    "exit": _has("hyperbus.runtime.poison.quarantine"),
     # poison that eats memory, ended by the limit of its process
-    "eat": "max_rss" in _SETTINGS and _has("hyperbus.runtime.suspects"),
+    "eat": "max_rss" in _SETTINGS and _has("hyperbus.runtime.poison.quarantine"),
     # publishes that are repeated until answered, and stored once
     "once": "once" in _PUBLISH,
     # work in a database, and its mark of having been done, in one transaction
     "once_rows": _has("hyperbus.sinks.database.once"),
     # streams are cut behind the slowest group, so that memory is bounded for good
-    "retention": "retain_age" in _SETTINGS and _has("hyperbus.runtime.retention"),
+    "retention": "retain_age" in _SETTINGS and _has("hyperbus.runtime.retention.retention_loop"),
     # retries that wait long leave pending
-    "parking": _has("hyperbus.runtime.parker"),
+    "parking": _has("hyperbus.runtime.outcomes.parked_entries"),
     # SIGHUP replaces the processes of a supervisor one by one
     "reload": _has("hyperbus.supervisor.slot"),
 }

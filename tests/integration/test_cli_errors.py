@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbus.transports.embedded import find_server
+from hyperbus.transports.embedded.transport import find_server
 from tests.commands import Ended, block_imports, hyperbus, write_modules
 from tests.servers import Server, free_port
 

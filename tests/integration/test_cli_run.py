@@ -21,7 +21,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from hyperbus import Bus, Event
-from hyperbus.transports.embedded import find_server
+from hyperbus.transports.embedded.transport import find_server
 from tests.commands import DEADLINE, Running, hyperbus, wait_for, write_modules
 from tests.servers import Server
 

@@ -16,17 +16,17 @@ import pytest
 
 from hyperbus.errors import BusUnavailable, InvalidSettingError, NoServerError
 from hyperbus.transport import FIRST_ID, NewEntry
-from hyperbus.transports import embedded
-from hyperbus.transports.embedded import EmbeddedTransport
-from hyperbus.transports.redis.commands import pack
+from hyperbus.transports.embedded import transport as embedded
+from hyperbus.transports.embedded.transport import EmbeddedTransport
+from hyperbus.transports.redis.protocol.commands import pack
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks at processes through /proc")
 
 # A user in a process of its own: it opens, says the server's pid, and stays until its input ends.
 USER = """
 import asyncio, sys
-from hyperbus.transports.embedded import EmbeddedTransport
-from hyperbus.transports.redis.commands import pack
+from hyperbus.transports.embedded.transport import EmbeddedTransport
+from hyperbus.transports.redis.protocol.commands import pack
 
 async def main():
     transport = EmbeddedTransport(sys.argv[1])
@@ -63,7 +63,7 @@ def keepers(folder):
                     words = file.read()
             except OSError:
                 continue
-            if (b"embedded_keeper.py" in words and os.fsencode(folder) in words) or os.fsencode(
+            if (b"daemon.py" in words and os.fsencode(folder) in words) or os.fsencode(
                 embedded._socket_of(folder)
             ) in words:
                 found.append(int(process))

@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from hyperbus import Backoff, Bus, Event, Reject, consumer
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishRefusedError
-from hyperbus.runtime import reader
+from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.settings import Settings
 from hyperbus.signals import (
     Acknowledged,

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperbus import Bus, Event
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.supervisor import limits
 from hyperbus.supervisor.supervisor import Supervisor
 from tests.integration.test_supervisor import WITHIN, WRITES, Project, get, running

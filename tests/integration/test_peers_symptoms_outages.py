@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from hyperbus import Event, consumer
-from hyperbus.runtime import reader
+from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.signals import ConnectionChanged, GroupRebuilt
 from tests.chaos.proxy import Proxy
 from tests.recorder import Recorder, eventually

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, Bus, Delivery, Event, Retry, consumer
-from hyperbus.runtime import reclaimer
-from hyperbus.runtime.heartbeat import heartbeat_name
-from hyperbus.runtime.lease import Lease
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Acknowledged, Claimed, EntryDeadLettered, WorkerChanged
 from tests.commands import environment
 from tests.recorder import Recorder, eventually

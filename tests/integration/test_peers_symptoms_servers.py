@@ -12,8 +12,8 @@ import msgspec
 
 from hyperbus import Event, consumer
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.signals import Claimed, EntryDeadLettered, Recovered, Trimmed, WorkerChanged
 from hyperbus.transports.redis.transport import RedisTransport
 from tests.recorder import Recorder, eventually

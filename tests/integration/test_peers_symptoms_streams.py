@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, Delivery, Event, EventData, Keep, Reject, Retry, consumer
-from hyperbus.runtime.trimming import Trimmer
+from hyperbus.runtime.retention.trimmer import Trimmer
 from hyperbus.signals import CutUnread, EntryDeadLettered, GhostStream, GroupAbandoned, StreamsFound
 from tests.recorder import Recorder, eventually
 from tests.servers import Server

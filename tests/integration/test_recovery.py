@@ -22,8 +22,8 @@ import redis
 
 from hyperbus import Bus, Delivery, Event, consumer
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.hand_over import HANDED_OVER, HandedOver
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.settings import Settings
 from hyperbus.signals import Claimed, Recovered, WorkerChanged
 from tests.commands import Running, environment, wait_for, write_modules

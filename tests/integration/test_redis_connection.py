@@ -24,8 +24,8 @@ from hyperbus.errors import (
     UnsupportedServerError,
 )
 from hyperbus.transport import FIRST_ID, DeadLetter, NewEntry
-from hyperbus.transports.embedded import find_server
-from hyperbus.transports.redis.commands import pack
+from hyperbus.transports.embedded.transport import find_server
+from hyperbus.transports.redis.protocol.commands import pack
 from hyperbus.transports.redis.transport import RedisTransport
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 
 from hyperbus import Backoff, Bus, Delivery, Event, Reject, Retry, consumer
-from hyperbus.runtime import retrier
+from hyperbus.runtime.outcomes import retry_scheduler as retrier
 from hyperbus.settings import Settings
 from hyperbus.signals import Acknowledged, EntryDeadLettered
 from hyperbus.transport import Parked
@@ -144,7 +144,7 @@ async def _nothing_parked(bus: Bus, stream: str) -> bool:
 async def test_parked_entries_end_as_pending_ones_do(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tried again, given up, or done; what a dead worker held comes back within 3 s."""
     monkeypatch.setattr(retrier, "PARK_AFTER", 0.05)
-    monkeypatch.setattr("hyperbus.runtime.parker.LOOK", 0.2)
+    monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries.LOOK", 0.2)
     kind, recorder, seen = unique(), Recorder(), []
 
     @consumer(group="g", types=[kind], retry={ValueError: Backoff(initial=0.3, jitter=0, tries=3)}, concurrency=4)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, Bus, Delivery, Event, Reject, consumer
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.settings import Settings
 from hyperbus.signals import (
     Acknowledged,

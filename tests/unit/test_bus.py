@@ -154,8 +154,8 @@ async def test_reading_gives_history_and_then_what_comes() -> None:
 
 async def test_reading_many_pages_keeps_the_order_across_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that has more than a page does not let others run ahead."""
-    monkeypatch.setattr("hyperbus.runtime.consuming._PAGE", 3)
-    from hyperbus.runtime.consuming import _in_order
+    monkeypatch.setattr("hyperbus.runtime.iteration._PAGE", 3)
+    from hyperbus.runtime.iteration import _in_order
 
     def entries(*numbers: int) -> list[Entry]:
         return [Entry(b"%d-0" % number, []) for number in numbers]

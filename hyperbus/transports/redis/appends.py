@@ -11,13 +11,13 @@ from hyperbus.errors import HyperbusError
 from hyperbus.transport import Durability, NewEntry
 from hyperbus.transport.appends import Tell
 from hyperbus.transports.keys import once_key
-from hyperbus.transports.redis.asking import Asking
-from hyperbus.transports.redis.commands import milliseconds, pack_appends
-from hyperbus.transports.redis.connection import Link, Wire
+from hyperbus.transports.redis.append_results import Outcome, not_sent, outcomes
+from hyperbus.transports.redis.command_runner import Asking
+from hyperbus.transports.redis.connection.reconnecting import Link, Wire
 from hyperbus.transports.redis.durability import DurableAppends, check_durability
-from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
+from hyperbus.transports.redis.protocol.commands import milliseconds, pack_appends
+from hyperbus.transports.redis.protocol.server_facts import facts_of
 from hyperbus.transports.redis.script import Script
-from hyperbus.transports.redis.server_facts import facts_of
 
 #: Appends of one write that are answered together, where somebody wants to hear of them as soon as they are: about as
 #: many as a server reads from a connection at a time.

@@ -8,11 +8,11 @@ from typing import Any
 
 from hyperbus.errors import DurabilityUnsupported, HyperbusError, NotDurable
 from hyperbus.transport import Durability
-from hyperbus.transports.redis.commands import milliseconds, pack_all
-from hyperbus.transports.redis.connection import NoAnswerError, Wire
-from hyperbus.transports.redis.outcomes import Outcome, not_sent, outcomes
-from hyperbus.transports.redis.replies import Refusal
-from hyperbus.transports.redis.server_facts import ServerFacts
+from hyperbus.transports.redis.append_results import Outcome, not_sent, outcomes
+from hyperbus.transports.redis.connection.reconnecting import NoAnswerError, Wire
+from hyperbus.transports.redis.protocol.commands import milliseconds, pack_all
+from hyperbus.transports.redis.protocol.replies import Refusal
+from hyperbus.transports.redis.protocol.server_facts import ServerFacts
 
 #: Redis before this answered WAITAOF too early.
 _REDIS_FLOOR = (7, 4, 3)

@@ -8,9 +8,9 @@ from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
 from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
-from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
-from hyperbus.transports.redis.commands import milliseconds
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.command_runner import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.commands import milliseconds
 from hyperbus.transports.redis.script import Script
 
 #: How long suspects are remembered.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
 from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
-from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
-from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.names import name_of
+from hyperbus.transports.redis.command_runner import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.script import Script
 
 #: What is kept for a group under keys of its own, and goes with it.

@@ -9,8 +9,8 @@ from msgspec import msgpack
 from hyperbus.clock import Seconds
 from hyperbus.transport import DeadLetter, Parked
 from hyperbus.transports.keys import dead_letter_key, parked_due_key, parked_key
-from hyperbus.transports.redis.asking import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.command_runner import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
+from hyperbus.transports.redis.connection.reconnecting import Wire
 from hyperbus.transports.redis.failures import pack_letters
 from hyperbus.transports.redis.script import Script
 

@@ -10,9 +10,9 @@ from typing import Any
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError
 from hyperbus.transport import Entry, Page, Read
-from hyperbus.transports.redis.commands import GroupRead, milliseconds, pack
-from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.replies import Refusal, is_wake
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.commands import GroupRead, milliseconds, pack
+from hyperbus.transports.redis.protocol.replies import Refusal, is_wake
 
 #: How often, and how far apart, a wake is sent to a read that is on its way to the server but not there yet.
 _WAKES = 20

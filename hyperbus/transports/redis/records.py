@@ -7,8 +7,8 @@ from typing import Any
 
 from hyperbus.clock import Seconds
 from hyperbus.transports.keys import record_key
-from hyperbus.transports.redis.commands import milliseconds, pack, pack_all
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.commands import milliseconds, pack, pack_all
 from hyperbus.transports.redis.script import Script
 
 

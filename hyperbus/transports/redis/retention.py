@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from hyperbus.transport import id_after, id_before
 from hyperbus.transports.keys import checkpoint_key
-from hyperbus.transports.redis.asking import Asking
-from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.names import name_of
-from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.command_runner import Asking
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.names import name_of
+from hyperbus.transports.redis.protocol.replies import Refusal
+from hyperbus.transports.redis.protocol.server_facts import lines_of
 from hyperbus.transports.redis.script import Script
-from hyperbus.transports.redis.server_facts import lines_of
 
 #: A server cuts whole blocks of entries, so that a lower limit might never be enough for one.
 _LEAST_CUT = 1_000

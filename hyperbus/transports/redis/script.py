@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from hyperbus.transports.redis.commands import CHUNK_BYTES, CHUNK_ENTRIES, pack_all
-from hyperbus.transports.redis.connection import Wire
-from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.commands import CHUNK_BYTES, CHUNK_ENTRIES, pack_all
+from hyperbus.transports.redis.protocol.replies import Refusal
 
 #: The keys of a call, and its other arguments.
 Arguments = tuple[Sequence[str], Sequence[Any]]

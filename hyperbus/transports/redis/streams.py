@@ -7,11 +7,11 @@ from typing import Any
 
 from hyperbus.transport import FIRST_ID, Entry, GroupInfo, StreamInfo
 from hyperbus.transports.redis.appends import RedisAppends
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.connection.reconnecting import Wire
 from hyperbus.transports.redis.failures import RedisFailures
 from hyperbus.transports.redis.groups import RedisGroups
-from hyperbus.transports.redis.names import name_of
 from hyperbus.transports.redis.parking import RedisParking
+from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.retention import RedisRetention
 from hyperbus.transports.redis.script import Script
 

@@ -6,12 +6,12 @@ from hyperbus.clock import Seconds
 from hyperbus.errors import UnsupportedServerError
 from hyperbus.transport import Records, Streams
 from hyperbus.transports.keys import record_key
-from hyperbus.transports.redis.address import Address
-from hyperbus.transports.redis.commands import pack_all
-from hyperbus.transports.redis.connection import Wire
+from hyperbus.transports.redis.connection.address import Address
+from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.protocol.commands import pack_all
+from hyperbus.transports.redis.protocol.server_facts import facts_of
 from hyperbus.transports.redis.reader import RedisReader
 from hyperbus.transports.redis.records import RedisRecords
-from hyperbus.transports.redis.server_facts import facts_of
 from hyperbus.transports.redis.streams import RedisStreams
 
 _REDIS_FLOOR = (7, 0)

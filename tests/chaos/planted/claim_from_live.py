@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hyperbus.runtime.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.transports.redis.records import RedisRecords
 
 _get: Any = RedisRecords.get

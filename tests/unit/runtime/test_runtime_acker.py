@@ -11,8 +11,8 @@ import pytest
 from hyperbus import Event, consumer
 from hyperbus.clock import SystemClock
 from hyperbus.errors import BusUnavailable
-from hyperbus.runtime import acker as acking
-from hyperbus.runtime.acker import Acker
+from hyperbus.runtime.outcomes import acker as acking
+from hyperbus.runtime.outcomes.acker import Acker
 from hyperbus.signals import Announcer
 from hyperbus.transport import Streams
 from tests.recorder import eventually

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperbus.runtime.checkpoints import Checkpoints
+from hyperbus.runtime.group.checkpoints import Checkpoints
 from hyperbus.transport import FIRST_ID, NewEntry
 from hyperbus.transports.memory import MemoryTransport
 

@@ -10,10 +10,11 @@ import pytest
 
 from hyperbus import BusUnavailable, Delivery, Event, consumer
 from hyperbus.errors import ServerError
-from hyperbus.runtime import reader, reclaimer
-from hyperbus.runtime.heartbeat import heartbeat_name
-from hyperbus.runtime.lease import Lease
-from hyperbus.runtime.reclaimer import PAGE
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.reading import group_reader as reader
+from hyperbus.runtime.recovery import reclaimer
+from hyperbus.runtime.recovery.reclaimer import PAGE
 from hyperbus.signals import Acknowledged, Claimed, ConnectionChanged, Recovered, WorkerChanged
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
@@ -374,7 +375,7 @@ async def test_a_heartbeat_goes_on_while_the_event_loop_is_blocked() -> None:
 
 async def test_heartbeats_survive_an_outage() -> None:
     """A beat that fails is made up for by the next one, and one worker's end leaves the other's record alone."""
-    from hyperbus.runtime.heartbeat import Heartbeat
+    from hyperbus.runtime.coordination.heartbeat import Heartbeat
 
     transport = FaultyTransport()
     await transport.open()

@@ -11,9 +11,10 @@ import pytest
 
 from hyperbus import BusUnavailable, Delivery, Event, consumer
 from hyperbus.errors import ServerError
-from hyperbus.runtime import reader, reclaimer
-from hyperbus.runtime.hand_over import HandedOver, HandOver
-from hyperbus.runtime.inbox import receive
+from hyperbus.runtime.in_flight.inbox import receive
+from hyperbus.runtime.reading import group_reader as reader
+from hyperbus.runtime.recovery import reclaimer
+from hyperbus.runtime.recovery.handover import HandedOver, HandOver
 from hyperbus.signals import Claimed, Recovered, WorkerChanged
 from hyperbus.transport import FIRST_ID, NewEntry
 from tests.faults import FaultyTransport

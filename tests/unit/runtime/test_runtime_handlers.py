@@ -12,7 +12,7 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Consumer, Delivery, Event, EventData, HyperbusError, consumer
 from hyperbus.errors import DeclarationError, DuplicateTypeError
-from hyperbus.runtime import settling
+from hyperbus.runtime.handling import settlement as settling
 from hyperbus.signals import Acknowledged, Handled, WorkerChanged
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hyperbus import Delivery, Event, consumer
-from hyperbus.runtime import hands
-from hyperbus.runtime.executor import Executor
+from hyperbus.runtime.handling import fast_lane as hands
+from hyperbus.runtime.handling.executor import Executor
 from hyperbus.transport import NewEntry
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique

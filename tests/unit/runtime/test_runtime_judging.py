@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Delivery, Event, consumer
-from hyperbus.runtime import reclaimer
+from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Claimed
 from tests.faults import FaultyTransport
 from tests.recorder import eventually

@@ -8,7 +8,7 @@ from typing import Any, Self
 from hyperbus import BusUnavailable
 from hyperbus.clock import SystemClock
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.notices import Notices
+from hyperbus.runtime.coordination.notifier import Notices
 from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
 from tests.recorder import eventually

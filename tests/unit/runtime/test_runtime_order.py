@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, BusUnavailable, Event, Retry, consumer
-from hyperbus.runtime import reclaimer
-from hyperbus.runtime.heartbeat import heartbeat_name
-from hyperbus.runtime.inbox import Received
-from hyperbus.runtime.key_order import KeyOrder
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.in_flight.inbox import Received
+from hyperbus.runtime.in_flight.key_order import KeyOrder
+from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import EntryDeadLettered
 from tests.faults import FaultyTransport
 from tests.recorder import eventually

@@ -9,7 +9,7 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, EventData, Reject, Retry, consumer
 from hyperbus.errors import OutOfMemoryError, ServerError
-from hyperbus.runtime.dead_letter import MESSAGE_LIMIT, TRACE_LIMIT
+from hyperbus.runtime.outcomes.dead_letter_writer import MESSAGE_LIMIT, TRACE_LIMIT
 from hyperbus.signals import Acknowledged, EntryDeadLettered, Handled, RetryScheduled
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique

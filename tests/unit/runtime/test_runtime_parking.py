@@ -12,8 +12,8 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, Reject, Retry, consumer
 from hyperbus.errors import ServerError
-from hyperbus.runtime import retrier
-from hyperbus.runtime.parker import LEASE_TTLS
+from hyperbus.runtime.outcomes import retry_scheduler as retrier
+from hyperbus.runtime.outcomes.parked_entries import LEASE_TTLS
 from hyperbus.signals import Acknowledged, EntryDeadLettered
 from hyperbus.transport import Parked
 from hyperbus.transports.memory.parking import MemoryParking
@@ -92,7 +92,7 @@ async def test_what_is_parked_is_handled_when_it_is_due(monkeypatch: pytest.Monk
             raise Retry(after=0.3)
 
     async with Running() as here, here.bus.running(handler):
-        monkeypatch.setattr("hyperbus.runtime.parker.LOOK", 0.1)
+        monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries.LOOK", 0.1)
         await here.publish(kind, 0)
         await here.recorder.wait_for(lambda _: acked(here) == 1)
         await all_parked_are_gone(here, kind, group)
@@ -317,7 +317,7 @@ async def test_a_consumer_that_acks_first_finishes_what_was_parked_before_it_did
 
 async def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither task of the parker ends with an outage."""
-    monkeypatch.setattr("hyperbus.runtime.parker._PAUSE", 0.02)
+    monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries._PAUSE", 0.02)
     kind, group, seen = unique(), unique(), []
 
     @consumer(group=group, types=[kind])
@@ -411,7 +411,7 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries() -
 @pytest.mark.parametrize("away", [False, True])
 async def test_what_was_taken_too_long_ago_is_not_begun(monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
     """When the answer came after the lease, others have it; when that cannot be found out it comes again."""
-    monkeypatch.setattr("hyperbus.runtime.parker._PAUSE", 0.02)
+    monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries._PAUSE", 0.02)
     kind, group, seen = unique(), unique(), []
     late: list[Parked] = []
 

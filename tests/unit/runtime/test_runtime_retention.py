@@ -11,9 +11,9 @@ import pytest
 from hyperbus import Event, EventData, consumer
 from hyperbus.errors import BusUnavailable, OutOfMemoryError, ServerError
 from hyperbus.event.retention import Declared, Keep, write_declared
-from hyperbus.runtime.group_directory import release
-from hyperbus.runtime.heartbeat import heartbeat_name
-from hyperbus.runtime.retention import Retention
+from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.runtime.retention.group_directory import release
+from hyperbus.runtime.retention.retention_loop import Retention
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer, CutUnread, GhostStream, GroupAbandoned, HardCapNear, Trimmed
 from hyperbus.transport import NewEntry

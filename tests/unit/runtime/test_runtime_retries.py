@@ -11,8 +11,8 @@ import pytest
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, Reject, Retry, consumer
 from hyperbus.clock import SystemClock
 from hyperbus.errors import ServerError
-from hyperbus.runtime.inbox import Inbox, Received, receive
-from hyperbus.runtime.retrier import Retrier
+from hyperbus.runtime.in_flight.inbox import Inbox, Received, receive
+from hyperbus.runtime.outcomes.retry_scheduler import Retrier
 from hyperbus.signals import Acknowledged, Claimed, EntryDeadLettered, RetryScheduled
 from hyperbus.transport import Entry, NewEntry
 from tests.faults import FaultyTransport

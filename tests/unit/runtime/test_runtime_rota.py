@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbus.runtime.rota import LEAST, OTHERS_EVERY, OVERSHOOT, Ask, Rota
+from hyperbus.runtime.reading.read_planner import LEAST, OTHERS_EVERY, OVERSHOOT, Ask, Rota
 
 BACKLOGS = st.lists(st.sampled_from([0, 1, 3, 40, 1_000]), min_size=1, max_size=120)
 ROOMS = st.integers(1, 500)

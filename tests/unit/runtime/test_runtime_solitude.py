@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hyperbus.clock import SystemClock
-from hyperbus.runtime import solitude
-from hyperbus.runtime.solitude import Solitude, patience_for
+from hyperbus.runtime.poison import isolation as solitude
+from hyperbus.runtime.poison.isolation import Solitude, patience_for
 from tests.recorder import eventually
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperbus import BusUnavailable, Event, consumer
-from hyperbus.runtime import reader
+from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.signals import Acknowledged, ConnectionChanged, GroupRebuilt, Recovered, RetryScheduled, StreamsFound
 from hyperbus.transport import Entry
 from tests.faults import FaultyTransport
@@ -314,7 +314,7 @@ async def test_a_worker_without_room_reads_on_when_there_is_some() -> None:
 
 async def test_an_entry_without_fields_does_not_count_as_bytes() -> None:
     """The inbox reckons with what it saw, and its bounds hold for tiny entries too."""
-    from hyperbus.runtime.inbox import Inbox, receive
+    from hyperbus.runtime.in_flight.inbox import Inbox, receive
 
     inbox = Inbox(1000, 10_000)
     entries = [Entry(b"%d-0" % n, [b"data", b"x" * 100]) for n in range(100)]

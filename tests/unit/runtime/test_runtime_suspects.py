@@ -9,8 +9,9 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, consumer
 from hyperbus.clock import Clock
-from hyperbus.runtime import reclaimer, solitude
-from hyperbus.runtime.suspects import MOST_DEATHS
+from hyperbus.runtime.poison import isolation as solitude
+from hyperbus.runtime.poison.quarantine import MOST_DEATHS
+from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
@@ -225,7 +226,7 @@ async def test_nobody_begins_beside_a_suspect_that_the_server_cannot_be_told_of(
 ) -> None:
     """As long as its death would count as one while alone, it is alone."""
     monkeypatch.setattr(solitude, "PATIENCE", 0.05)
-    monkeypatch.setattr("hyperbus.runtime.suspects._PAUSE", 0.02)
+    monkeypatch.setattr("hyperbus.runtime.poison.quarantine._PAUSE", 0.02)
     kind, other_kind = unique(), unique()
     seen: list[int] = []
     end, away = asyncio.Event(), [True]

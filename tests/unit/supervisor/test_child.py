@@ -18,8 +18,8 @@ from hyperbus import Bus, BusUnavailable, Event, consumer
 from hyperbus.errors import ConsumersNotFoundError, DrainTimeoutError
 from hyperbus.settings import Settings
 from hyperbus.signals import ConnectionChanged, Handled, WorkerChanged
-from hyperbus.supervisor import child
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
+from hyperbus.supervisor.worker_process import main as child
 from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
 from tests.recorder import eventually

@@ -10,7 +10,7 @@ import pytest
 
 from hyperbus.declaration.consumer import declaration_of
 from hyperbus.errors import ConsumersNotFoundError, DeclarationError
-from hyperbus.supervisor.loading import load_consumers
+from hyperbus.supervisor.worker_process.loading import load_consumers
 from tests.unit.runtime.running import unique
 
 CONSUMER = """

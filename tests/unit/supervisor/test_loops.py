@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from hyperbus.errors import MissingExtraError
-from hyperbus.supervisor import loops
+from hyperbus.supervisor.worker_process import event_loop as loops
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from hyperbus.errors import InvalidSettingError
 from hyperbus.transports.connect import connect
-from hyperbus.transports.embedded import EmbeddedTransport
+from hyperbus.transports.embedded.transport import EmbeddedTransport
 from hyperbus.transports.memory.transport import MemoryTransport
 from hyperbus.transports.redis.transport import RedisTransport
 

@@ -9,7 +9,7 @@ import hiredis
 from hyperbus.transport import DeadLetter, NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
 from hyperbus.transports.dead_letters import from_fields, to_fields
-from hyperbus.transports.redis.commands import (
+from hyperbus.transports.redis.protocol.commands import (
     CHUNK_BYTES,
     CHUNK_ENTRIES,
     GroupRead,

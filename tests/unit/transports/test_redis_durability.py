@@ -9,9 +9,9 @@ import pytest
 
 from hyperbus.errors import BusUnavailable, DurabilityUnsupported, NotDurable, PublishUncertain
 from hyperbus.transport import Durability
-from hyperbus.transports.redis.connection import NoAnswerError
+from hyperbus.transports.redis.connection.reconnecting import NoAnswerError
 from hyperbus.transports.redis.durability import DurableAppends, check_durability
-from hyperbus.transports.redis.server_facts import facts_of
+from hyperbus.transports.redis.protocol.server_facts import facts_of
 
 ONE = Durability(replicas=1)
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hyperbus.transports.redis.connection import Link, NoAnswerError
-from hyperbus.transports.redis.replies import Refusal
+from hyperbus.transports.redis.connection.reconnecting import Link, NoAnswerError
+from hyperbus.transports.redis.protocol.replies import Refusal
 
 
 class FakeTransport:

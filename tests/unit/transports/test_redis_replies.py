@@ -14,8 +14,8 @@ from hyperbus.errors import (
     UnsupportedServerError,
     WrongTypeError,
 )
-from hyperbus.transports.redis.address import Address
-from hyperbus.transports.redis.replies import Refusal, error_of, is_away, is_wake
+from hyperbus.transports.redis.connection.address import Address
+from hyperbus.transports.redis.protocol.replies import Refusal, error_of, is_away, is_wake
 from hyperbus.transports.redis.transport import check_version
 
 

@@ -1,0 +1,1 @@
+"""What the processes and workers of a bus agree on: who lives, who may, what was born."""

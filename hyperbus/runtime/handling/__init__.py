@@ -1,0 +1,1 @@
+"""From entries in hand to handlers, and from what they return to outcomes."""

@@ -1,0 +1,196 @@
+"""How deliveries end: each is judged by itself, and many are passed on and told of together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.declaration.consumer import Declaration
+from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
+from hyperbus.declaration.retry_policy import decide
+from hyperbus.errors import DecodeError
+from hyperbus.event.envelope import Event
+from hyperbus.logger import get_logger
+from hyperbus.runtime.handling.delivery_stats import Tallies
+from hyperbus.runtime.handling.handler import failures_of
+from hyperbus.runtime.in_flight.inbox import Received
+from hyperbus.runtime.outcomes.guarantees import Endings
+from hyperbus.signals import Announcer, RetryScheduled
+
+#: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred.
+TELLING: Seconds = 0.1
+#: Deliveries that are announced together, about: nothing else runs while listeners look at them.
+MOST_TOLD = 2_000
+
+
+class Settling:
+    """Turns what handlers returned or raised into outcomes.
+
+    1. Gathers what is done, and passes it on to be acked once a turn of the event loop.
+    2. Passes on at once what is to be retried, or is given up.
+    3. Announces counts every `TELLING` seconds, or every `MOST_TOLD` deliveries.
+
+    Attributes:
+        done: deliveries that are to be acked. Who adds the first one calls `soon`.
+        seconds: how long each call of the handler took; whoever adds to `done` adds here.
+        latencies: and how old each event then was.
+        turns: rises when the event loop has run, if there was something to settle.
+        epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
+    """
+
+    def __init__(self, declaration: Declaration, endings: Endings, announcer: Announcer, clock: Clock) -> None:
+        self.done: list[Received] = []
+        self._tallies = Tallies(announcer, declaration.group)
+        self.seconds = self._tallies.seconds
+        self.latencies = self._tallies.latencies
+        self.turns = 0
+        self.epoch = clock.now() - clock.monotonic()
+        self._untold = 0
+        self._declaration = declaration
+        self._tries_once = declaration.ack == "received" or declaration.audience == "every_process"
+        self._endings = endings
+        self._announcer = announcer
+        self._clock = clock
+        self._random = random.Random()  # noqa: S311 - jitter
+        self._log = get_logger("hyperbus.runtime")
+        self._settling = False
+        self._telling: asyncio.TimerHandle | None = None
+
+    # -- what became of deliveries
+
+    def handled(
+        self, received: Received, event: Event[Any], failure: BaseException | None, seconds: Seconds, now: float
+    ) -> bool:
+        """Take one that its handler is done with; tell whether it has ended for good.
+
+        Args:
+            received: what was handed over.
+            event: what it holds.
+            failure: what the handler raised.
+            seconds: how long it took.
+            now: on the monotonic clock.
+        """
+        if failure is None:
+            self.soon()
+            self.done.append(received)
+            self.seconds.append(seconds)
+            self.latencies.append(now + self.epoch - event.timestamp.timestamp())
+            return True
+        self.seconds.append(seconds)
+        return self.failed(received, failure)
+
+    def handled_batch(
+        self,
+        batch: Sequence[Received],
+        events: Sequence[Event[Any]],
+        result: tuple[Any, BaseException | None],
+        seconds: Seconds,
+        now: float,
+    ) -> None:
+        """Take a batch whose handler returned or raised `result`; see `handled`."""
+        returned, failure = result
+        self.seconds.append(seconds)
+        failures: Sequence[BaseException | None] = ()
+        if failure is None and returned is None:
+            self.soon()
+            self.done += batch
+        else:
+            failures = failures_of(returned, failure, len(batch))
+            for received, one in zip(batch, failures, strict=True):
+                self._end(received, self._decide(received, one))
+        at = now + self.epoch
+        done = events if not failures else [event for event, one in zip(events, failures, strict=True) if one is None]
+        self.latencies += [at - event.timestamp.timestamp() for event in done]
+
+    def failed(self, received: Received, failure: BaseException) -> bool:
+        """Take one that failed; tell whether it has ended for good."""
+        outcome = self._decide(received, failure)
+        self._end(received, outcome)
+        return not isinstance(outcome, Retried)
+
+    def undecodable(self, received: Received, error: DecodeError) -> None:
+        """Take one that never reached its handler."""
+        self._end(received, DeadLettered("undecodable", error))
+
+    def poisonous(self, received: Received, error: BaseException) -> None:
+        """Take one that kills processes."""
+        self._end(received, DeadLettered("poison", error))
+
+    # -- together
+
+    def soon(self) -> None:
+        """Settle when this task next waits: at once after a handler that is slow, once for many that are not."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def finish(self) -> None:
+        """Pass on and announce what is left."""
+        self._settle()
+        self._tell()
+
+    def _settle(self) -> None:
+        self._settling = False
+        self.turns += 1
+        if self.done:
+            done = self.done.copy()
+            self.done.clear()
+            self._untold += len(done)
+            self._tallies.acked.update([received.event_type for received in done])
+            self._endings.acked(done)
+        if self._untold >= MOST_TOLD:
+            self._tell()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELLING, self._tell)
+        self.epoch = self._clock.now() - self._clock.monotonic()
+
+    def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self._untold = 0
+        self._tallies.announce()
+
+    # -- one by one
+
+    def _decide(self, received: Received, failure: BaseException | None) -> Outcome:
+        if failure is None:
+            return ACKED
+        if self._tries_once:
+            self._log.error(
+                "handler failed; the event is not tried again",
+                group=self._declaration.group,
+                stream=received.stream,
+                entry_id=received.id.decode(),
+                error=repr(failure)[:1000],
+            )
+            return ACKED
+        policy = self._declaration.policy_for(failure)
+        return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
+
+    def _end(self, received: Received, outcome: Outcome) -> None:
+        self.soon()
+        if isinstance(outcome, Acked):
+            self.done.append(received)
+        elif isinstance(outcome, Retried):
+            self._tallies.retried[received.event_type] += 1
+            self._announce_retry(received, outcome)
+            self._endings.retried(received, outcome)
+        else:
+            self._tallies.dead_lettered[received.event_type] += 1
+            self._endings.dead_lettered(received, outcome)
+
+    def _announce_retry(self, received: Received, outcome: Retried) -> None:
+        self._announcer.announce(
+            RetryScheduled(
+                self._declaration.group,
+                received.stream,
+                received.id.decode(),
+                received.tries,
+                outcome.after,
+                repr(outcome.error)[:1000],
+            )
+        )

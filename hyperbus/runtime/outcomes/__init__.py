@@ -1,0 +1,1 @@
+"""What becomes of deliveries: acked, tried again, parked, dead-lettered."""

@@ -1,0 +1,339 @@
+"""Takes parked entries when they are due, and tells the server how they ended. Parking them is the retrier's work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import HyperbusError, ServerError
+from hyperbus.runtime.in_flight.inbox import Inbox, Received
+from hyperbus.signals import Announcer, EntryDeadLettered
+from hyperbus.transport import DeadLetter, Parked, Streams, Transport
+
+#: How long an entry is held without a sign from its worker, in times that a worker counts as alive.
+LEASE_TTLS = 1.5
+#: How long it may take until an entry that another worker has parked is known here; they wait much longer.
+LOOK: Seconds = 5.0
+#: When to look again for what is due but was not taken, as for want of room.
+_LOOK_SOON: Seconds = 0.2
+#: How long to wait after the server could not be reached.
+_PAUSE: Seconds = 0.5
+#: Takings after which an entry is suspected: of those that came late, so that somebody may have died with it.
+_INNOCENT = 1
+
+ItemT = TypeVar("ItemT")
+#: Makes the dead letter of an entry: the entry, the reason, the error, the time.
+LetterOf = Callable[[Received, str, BaseException | None, float], DeadLetter]
+
+
+class Parker:
+    """Holds parked entries while they are handled.
+
+    1. Looks when the next entry is due, takes it for a lease, and puts it into the inbox as far as there is room.
+    2. The lease is renewed for as long as the entry is held, from the heartbeat's thread (`keep`): a handler may block
+       the event loop. When this worker dies, another one takes the entry after the lease.
+    3. When a delivery has ended, tells the server until it has answered: finished, given back, or a dead letter.
+    4. Leases are reckoned in the server's time, so that clocks which differ take nothing away from anybody.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        group: str,
+        consumer: str,
+        inbox: Inbox,
+        clock: Clock,
+        *,
+        announcer: Announcer,
+        lease: Seconds,
+        server_time: Callable[[], Awaitable[float]],
+        names: Callable[[], Sequence[str]],
+        type_in: Callable[[str], str],
+        letter_of: LetterOf,
+    ) -> None:
+        self._streams = streams
+        self._group = group
+        self._consumer = consumer
+        self._inbox = inbox
+        self._announcer = announcer
+        self._clock = clock
+        self._lease = lease
+        self._server_time = server_time
+        self._names = names
+        self._type_in = type_in
+        self._letter_of = letter_of
+        self._held: dict[str, dict[bytes, Received]] = {}
+        self._lock = threading.Lock()  # of what is held: two threads look
+        self._loop = asyncio.get_running_loop()
+        #: Entries whose takings are counted on the server.
+        self._counted: set[tuple[str, bytes]] = set()
+        self._finished: dict[str, list[bytes]] = {}
+        self._given_back: dict[str, list[tuple[bytes, int, float]]] = {}
+        self._letters: list[tuple[str, DeadLetter]] = []
+        self._offset = 0.0
+        self._changed = asyncio.Event()
+        self._look = asyncio.Event()
+        self._closing = False
+
+    # -- how deliveries end
+
+    def let_go(self, stream: str, ids: Iterable[bytes]) -> None:
+        """Let the inbox forget entries that are done with, parked ones and others; the parked ones are finished."""
+        ids = list(ids)
+        held = self._held.get(stream)
+        if held and (finished := [entry_id for entry_id in ids if entry_id in held]):
+            self._finished.setdefault(stream, []).extend(finished)
+            self._changed.set()
+        self._inbox.let_go(stream, ids)
+
+    def again(self, received: Received, after: Seconds) -> None:
+        """Give an entry back, to be tried again in `after` seconds by whoever takes it then."""
+        self._give_back(received, received.tries, after)
+
+    def bury(self, received: Received, reason: str, error: BaseException | None) -> None:
+        """Let an entry become a dead letter soon."""
+        letter = self._letter_of(received, reason, error, self._clock.now())
+        self._letters.append((received.stream, letter))
+        self._changed.set()
+
+    def give_back(self, received: Iterable[Received]) -> list[Received]:
+        """Give back those entries that are parked ones, and that nobody began to handle; return the others."""
+        others: list[Received] = []
+        for item in received:
+            if item.parked:
+                self._give_back(item, item.tries - 1, 0.0)
+            else:
+                others.append(item)
+        return others
+
+    def close(self) -> None:
+        """Let `run` end once the server knows of everything that has ended."""
+        self._closing = True
+        self._changed.set()
+
+    async def leave(self) -> None:
+        """Give back what is still held: its handler was cut off, which counts as a try."""
+        ended = {(stream, letter.entry_id) for stream, letter in self._letters}
+        ended |= {(stream, change[0]) for stream, changes in self._given_back.items() for change in changes}
+        ended |= {(stream, entry_id) for stream, ids in self._finished.items() for entry_id in ids}
+        for stream, held in self._held.items():
+            for item in held.values():
+                if (stream, item.id) not in ended:
+                    self._give_back(item, item.tries, 0.0)
+        with suppress(HyperbusError):  # failing leaves it to the end of the lease
+            await self._tell()
+
+    # -- the two tasks
+
+    async def take(self) -> None:
+        """Take what is due until cancelled."""
+        while True:
+            self._look.clear()
+            try:
+                idle = await self._take_due()
+            except HyperbusError:
+                idle = _PAUSE
+            with suppress(TimeoutError):
+                async with asyncio.timeout(idle):
+                    await self._look.wait()
+
+    async def run(self) -> None:
+        """Tell the server how deliveries ended, until closed."""
+        while True:
+            self._changed.clear()
+            try:
+                await self._tell()
+            except HyperbusError:
+                await self._clock.sleep(_PAUSE)
+                continue
+            if self._closing and not (self._finished or self._given_back or self._letters):
+                return
+            await self._changed.wait()
+
+    async def keep(self, transport: Transport) -> None:
+        """Renew the leases of what is held. Called in another thread, with a connection of that one's own.
+
+        Raises:
+            BusUnavailable: the server is away.
+        """
+        with self._lock:
+            held = {stream: dict(items) for stream, items in self._held.items()}
+        now = await transport.records.server_time() if held else 0.0
+        for stream, items in held.items():
+            lost = await self._renew(transport.streams, stream, items, now)
+            if lost:
+                self._loop.call_soon_threadsafe(self._lose, stream, lost)
+
+    # -- taking
+
+    async def _take_due(self) -> Seconds:
+        """Take what is due; return how long there is nothing more to take."""
+        names = tuple(self._names())
+        if not names:
+            return LOOK
+        moments = await self._streams.next_parked([(name, self._group) for name in names])
+        parked = {name: moment for name, moment in zip(names, moments, strict=True) if moment is not None}
+        if not parked:
+            return LOOK
+        now = await self._now()
+        for name, moment in parked.items():
+            if moment <= now:
+                room = self._inbox.room()
+                if not room:
+                    return _LOOK_SOON
+                await self._take_from(name, room, now)
+        # of what was due there may be more than was taken at once
+        idle = min(moment - now if moment > now else _LOOK_SOON for moment in parked.values())
+        return min(LOOK, idle) + random.uniform(0.0, 0.02)  # noqa: S311 - not every worker at once
+
+    async def _take_from(self, stream: str, room: int, now: float) -> None:
+        asked = self._clock.monotonic()
+        taken = await self._streams.take_parked(
+            stream, self._group, self._consumer, now=now, lease=self._lease, count=room
+        )
+        new = [entry for entry in taken if not self._inbox.holds(stream, entry.entry_id)]
+        if not new:
+            return
+        event_type = self._type_in(stream)
+        received = [
+            Received(
+                stream, event_type, entry.entry_id, entry.fields, len(entry.fields[-1]) if entry.fields else 0,
+                entry.first_time, tries=entry.tries + 1, alone=True, parked=True,
+            )
+            for entry in new
+        ]  # fmt: skip
+        with self._lock:
+            held = self._held.setdefault(stream, {})
+            held.update((item.id, item) for item in received)
+        if self._clock.monotonic() - asked > self._lease / 2:  # the answer came late, or the event loop was blocked
+            await self._make_sure(stream, received)
+        await self._suspect(stream, new, received, now)
+        self._inbox.put(stream, [item for item in received if held.get(item.id) is item])
+
+    async def _make_sure(self, stream: str, received: Sequence[Received]) -> None:
+        """Find out which leases are still ours, and forget the others."""
+        items = {item.id: item for item in received}
+        try:
+            lost = await self._renew(self._streams, stream, items, await self._now())
+        except HyperbusError:
+            self._lose(stream, received)  # nobody handles them here: their leases have to end
+            raise
+        self._lose(stream, lost)
+
+    async def _suspect(self, stream: str, taken: Sequence[Parked], received: Sequence[Received], now: float) -> None:
+        """Count the taking of entries that came late: perhaps whoever took them before died of them."""
+        late = [item for entry, item in zip(taken, received, strict=True) if now - entry.due > self._lease]
+        if not late:
+            return
+        with suppress(HyperbusError):
+            counts = await self._streams.suspect(stream, self._takings, [item.id for item in late])
+            for item, count in zip(late, counts, strict=True):
+                item.suspect = count > _INNOCENT
+                self._counted.add((stream, item.id))
+
+    @property
+    def _takings(self) -> str:
+        """The name under which takings are counted, apart from what is begun alone; no group has a colon in it."""
+        return f"{self._group}:parked"
+
+    async def _now(self) -> float:
+        """Return the server's time, and remember how the clock here differs from it."""
+        now = await self._server_time()
+        self._offset = now - self._clock.now()
+        return now
+
+    # -- telling the server
+
+    def _give_back(self, received: Received, tries: int, after: Seconds) -> None:
+        due = self._clock.now() + self._offset + after
+        self._given_back.setdefault(received.stream, []).append((received.id, tries, due))
+        self._changed.set()
+
+    async def _renew(
+        self, streams: Streams, stream: str, items: Mapping[bytes, Received], now: float
+    ) -> list[Received]:
+        """Renew leases; return what is another worker's by now, or nobody's."""
+        ids = list(items)
+        try:
+            kept = await streams.renew_parked(stream, self._group, self._consumer, ids, now=now, lease=self._lease)
+        except ServerError:
+            return []  # what cannot be renewed is handled, and perhaps handled again
+        return [items[entry_id] for entry_id, is_kept in zip(ids, kept, strict=True) if not is_kept]
+
+    def _lose(self, stream: str, lost: Iterable[Received]) -> None:
+        """Forget leases that are lost, unless their entries were taken anew."""
+        held = self._held.get(stream, {})
+        gone = [item.id for item in lost if held.get(item.id) is item]
+        self._forget(stream, gone)
+        self._counted.difference_update((stream, entry_id) for entry_id in gone)
+
+    async def _tell(self) -> None:
+        """Tell of everything that has ended.
+
+        Raises:
+            BusUnavailable: the server is away; what it was not told is kept.
+        """
+        while self._finished:
+            stream, ids = _pick(self._finished)
+            with suppress(ServerError):  # whatever lies there is no parked entry
+                await self._streams.finish_parked(stream, self._group, self._consumer, ids)
+            _strike(self._finished, stream, len(ids))
+            await self._end(stream, ids)
+        while self._given_back:
+            stream, changes = _pick(self._given_back)
+            with suppress(ServerError):
+                await self._streams.reschedule_parked(stream, self._group, self._consumer, changes)
+            _strike(self._given_back, stream, len(changes))
+            await self._end(stream, [entry_id for entry_id, _, _ in changes])
+            self._look.set()
+        while self._letters:
+            await self._bury_first()
+
+    async def _bury_first(self) -> None:
+        stream, letter = self._letters[0]
+        moved = False
+        with suppress(ServerError):
+            (moved,) = await self._streams.bury_parked(stream, self._group, self._consumer, [letter])
+        self._letters.pop(0)
+        await self._end(stream, [letter.entry_id])
+        if moved:
+            self._announcer.announce(
+                EntryDeadLettered(
+                    self._group, stream, letter.entry_id.decode(), letter.reason, letter.error, letter.message
+                )
+            )
+
+    async def _end(self, stream: str, ids: Sequence[bytes]) -> None:
+        """Forget entries that have ended."""
+        self._forget(stream, ids)
+        self._inbox.let_go(stream, ids)
+        counted = [entry_id for entry_id in ids if (stream, entry_id) in self._counted]
+        self._counted.difference_update((stream, entry_id) for entry_id in counted)
+        if counted:
+            with suppress(HyperbusError):
+                await self._streams.clear_suspects(stream, self._takings, counted)
+
+    def _forget(self, stream: str, ids: Iterable[bytes]) -> None:
+        with self._lock:
+            held = self._held.get(stream, {})
+            for entry_id in ids:
+                held.pop(entry_id, None)
+            if not held:
+                self._held.pop(stream, None)
+
+
+def _pick(told: dict[str, list[ItemT]]) -> tuple[str, list[ItemT]]:
+    stream, items = next(iter(told.items()))
+    return stream, list(items)
+
+
+def _strike(told: dict[str, list[ItemT]], stream: str, count: int) -> None:
+    """Strike off what was picked; more may have come meanwhile."""
+    del told[stream][:count]
+    if not told[stream]:
+        del told[stream]

@@ -1,0 +1,239 @@
+"""Keeps deliveries that wait for their next try: no handler slot is taken, and the entry stays pending or is parked."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
+from hyperbus.runtime.in_flight.inbox import Received
+from hyperbus.transport import Parked, Streams
+
+#: Waits that are longer leave the pending list.
+PARK_AFTER: Seconds = 60.0
+#: How long to wait after the server could not be reached, before a schedule is written again.
+_PAUSE: Seconds = 0.5
+#: The longest that is slept at once.
+_LONGEST_SLEEP: Seconds = 3600.0
+
+_Key = tuple[str, bytes]
+
+
+class Retrier:
+    """Hands deliveries back when their time has come.
+
+    1. The count of tries and the due time are written to the server when a wait begins, and the due time is taken
+       back before the next try begins: an entry that has a schedule is one whose next try nobody began.
+    2. A worker that takes an entry over (`resume`) waits out what is left, and goes on counting.
+    3. A wait over `PARK_AFTER` is parked: bytes and id leave the pending list, and any worker may take the entry when
+       it is due. A server out of memory refuses that: then the entry stays pending and waits here.
+    4. An entry that turns out to be another worker's is dropped.
+
+    Without the server an entry is handed back all the same; only a crash then costs it a try, or its wait.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        group: str,
+        consumer: str,
+        clock: Clock,
+        *,
+        hand_back: Callable[[Received], None],
+        hold: Callable[[str, Sequence[Received]], Sequence[Received]],
+        let_go: Callable[[str, Iterable[bytes]], None],
+        lost: Callable[[], None],
+        ordered: bool = False,
+        reserve: Callable[[Received], bool] | None = None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            streams: where the entries are.
+            group: the consumer group.
+            consumer: this worker's name.
+            clock: tells the time.
+            hand_back: takes an entry whose time has come; the inbox held it all the while.
+            hold: lets the inbox hold entries without handing them out; returns those that it did not hold.
+            let_go: lets the inbox forget entries.
+            lost: is told that an entry was another worker's: what this one holds should be asked for again.
+            ordered: the consumer keeps an order: no wait is parked, as others of the key have to wait as well.
+            reserve: where an order is kept, reserves the turn of its key for an entry that waits without having been
+                handed over here before; tells whether it has the turn. One that has not is handed out when it gets
+                it. Without this, such entries are handed over at once, in their order.
+        """
+        self._streams = streams
+        self._group = group
+        self._consumer = consumer
+        self._clock = clock
+        self._hand_back = hand_back
+        self._hold = hold
+        self._let_go = let_go
+        self._lost = lost
+        self._ordered = ordered
+        self._reserve = reserve
+        self._waiting: dict[_Key, Received] = {}
+        self._heap: list[tuple[float, int, Received]] = []
+        self._order = itertools.count()
+        #: Due times, since the epoch, that the server does not know yet.
+        self._unsaved: dict[_Key, float] = {}
+        self._save_at = float("-inf")
+        self._changed = asyncio.Event()
+
+    def add(self, received: Received, after: Seconds) -> None:
+        """Let a delivery be tried again in `after` seconds."""
+        received.tries += 1
+        received.alone = True
+        self._wait(received, after)
+        self._unsaved[_key(received)] = self._clock.now() + after
+        self._changed.set()
+
+    def waiting(self) -> list[Received]:
+        """Return the deliveries whose next try has not come yet."""
+        return list(self._waiting.values())
+
+    async def resume(self, stream: str, items: Sequence[Received], *, claimed: bool) -> list[Received]:
+        """Return which of the entries that this worker came by are to be handed over now; the others wait here.
+
+        `claimed`: the claim has raised their tries, which is undone where the next try had not begun.
+
+        Raises:
+            BusUnavailable: the server cannot be reached; what it knows of the entries is still unknown.
+        """
+        asked = [item for item in items if item.tries > 1]  # a schedule is never without a failure before it
+        due_times = await self._due_times(stream, asked)
+        scheduled = [item for item in asked if item.id in due_times]
+        if not scheduled:
+            return list(items)
+        now = self._clock.now()
+        for item in scheduled:
+            item.tries = max(2, item.tries - claimed)
+            item.alone, item.suspect = True, False
+        waits = {item.id: due_times[item.id] - now for item in scheduled if due_times[item.id] > now}
+        if self._ordered and self._reserve is None:
+            waits = {}
+        for item in self._hold(stream, [item for item in scheduled if item.id in waits]):
+            if self._reserve is None or self._reserve(item):
+                self._wait(item, waits[item.id])
+                if waits[item.id] > PARK_AFTER and not self._ordered:
+                    self._unsaved[_key(item)] = due_times[item.id]
+        self._changed.set()
+        begun = [item.id for item in scheduled if item.id not in waits]
+        if begun:
+            await self._streams.forget_retries(stream, self._group, begun)
+        return [item for item in items if item.id not in waits]
+
+    async def run(self) -> None:
+        """Hand back until cancelled."""
+        while True:
+            if self._unsaved and self._save_at <= self._clock.monotonic():
+                await self._save()
+            await self._hand_back_due()
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._idle()):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    # -- waiting
+
+    def _wait(self, received: Received, after: Seconds) -> None:
+        self._waiting[_key(received)] = received
+        heapq.heappush(self._heap, (self._clock.monotonic() + after, next(self._order), received))
+
+    def _idle(self) -> Seconds:
+        """Return how long there is nothing to do, unless something is added."""
+        moments = [self._heap[0][0]] if self._heap else []
+        if self._unsaved:
+            moments.append(self._save_at)
+        return max(0.0, min((moment - self._clock.monotonic() for moment in moments), default=_LONGEST_SLEEP))
+
+    async def _hand_back_due(self) -> None:
+        now = self._clock.monotonic()
+        due: list[Received] = []
+        while self._heap and self._heap[0][0] <= now:
+            received = heapq.heappop(self._heap)[2]
+            if self._waiting.get(_key(received)) is received:
+                due.append(received)
+        with suppress(HyperbusError):  # failing makes a crash in the next try look like one before it
+            for stream, items in _by_stream(due).items():
+                await self._streams.forget_retries(stream, self._group, [item.id for item in items])
+        for received in reversed(due):  # each goes before all others
+            self._unsaved.pop(_key(received), None)
+            if self._waiting.pop(_key(received), None) is not None:
+                self._hand_back(received)
+
+    # -- schedules on the server
+
+    async def _due_times(self, stream: str, items: Sequence[Received]) -> dict[bytes, float]:
+        if not items:
+            return {}
+        ids = [item.id for item in items]
+        try:
+            found = await self._streams.retry_times(stream, self._group, ids)
+        except ServerError:
+            return {}  # whatever lies there is no schedule
+        return {entry_id: due for entry_id, due in zip(ids, found, strict=True) if due is not None}
+
+    async def _save(self) -> None:
+        """Tell the server of waits that it does not know of; what it does not hear is told it again later."""
+        unsaved, self._unsaved = self._unsaved, {}
+        for stream, items in _by_stream(self._waiting[key] for key in unsaved if key in self._waiting).items():
+            due = {item.id: unsaved.pop(_key(item)) for item in items}
+            try:
+                left = await self._park(stream, items, due)
+                await self._schedule(stream, left, due)
+            except BusUnavailable:
+                self._save_at = self._clock.monotonic() + _PAUSE
+                again = {(stream, entry_id): moment for entry_id, moment in due.items()}
+                self._unsaved = {**unsaved, **again, **self._unsaved}
+                return
+            except ServerError:
+                continue  # the group is gone, or the stream: nothing is pending, and what is made anew comes again
+
+    async def _park(self, stream: str, items: Sequence[Received], due: dict[bytes, float]) -> list[Received]:
+        """Park what waits long; return what stays pending."""
+        limit = self._clock.now() + PARK_AFTER
+        long = [item for item in items if not self._ordered and due[item.id] > limit]
+        if not long:
+            return list(items)
+        entries = [Parked(item.id, item.fields, item.tries - 1, item.first_time, due[item.id]) for item in long]
+        try:
+            parked = await self._streams.park(stream, self._group, self._consumer, entries)
+        except ServerError:
+            return list(items)
+        gone = {item.id for item, is_parked in zip(long, parked, strict=True) if is_parked}
+        self._drop(stream, gone)
+        return [item for item in items if item.id not in gone]
+
+    async def _schedule(self, stream: str, items: Sequence[Received], due: dict[bytes, float]) -> None:
+        if not items:
+            return
+        written = await self._streams.schedule_retries(
+            stream, self._group, self._consumer, [(item.id, item.tries, due[item.id]) for item in items]
+        )
+        lost = {item.id for item, is_written in zip(items, written, strict=True) if not is_written}
+        if lost and not self._ordered:  # what waits behind it for its turn would wait for ever
+            self._drop(stream, lost)
+            self._lost()
+
+    def _drop(self, stream: str, ids: set[bytes]) -> None:
+        for entry_id in ids:
+            self._waiting.pop((stream, entry_id), None)
+        self._let_go(stream, ids)
+
+
+def _key(received: Received) -> _Key:
+    return received.stream, received.id
+
+
+def _by_stream(items: Iterable[Received]) -> dict[str, list[Received]]:
+    found: dict[str, list[Received]] = {}
+    for item in items:
+        found.setdefault(item.stream, []).append(item)
+    return found

@@ -1,0 +1,1 @@
+"""Entries that may kill their process."""

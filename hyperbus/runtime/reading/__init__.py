@@ -1,0 +1,1 @@
+"""New entries, and those that a broken read hid."""

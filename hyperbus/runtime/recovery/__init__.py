@@ -1,0 +1,1 @@
+"""What dead workers left, and what leaving ones give away."""

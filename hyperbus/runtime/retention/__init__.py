@@ -1,0 +1,1 @@
+"""How long entries stay in their streams."""

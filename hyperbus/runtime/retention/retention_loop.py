@@ -1,0 +1,294 @@
+"""Keeps streams down to what their retention allows. One process at a time does so, for all streams of a prefix.
+
+It decides when and where; `trimming.py` what may go, `group_directory.py` who holds a stream.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, HyperbusError, OutOfMemoryError, ServerError
+from hyperbus.event.data import EventData, declared_retention
+from hyperbus.event.retention import Declared, Keep, read_declared, write_declared
+from hyperbus.logger import get_logger
+from hyperbus.publisher import STREAM_DIRECTORY
+from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.retention.group_directory import GroupDirectory
+from hyperbus.runtime.retention.trimmer import StreamView, Trimmer
+from hyperbus.settings import Settings
+from hyperbus.signals import Announcer
+from hyperbus.transport import Records, StreamInfo, Transport
+
+#: How often streams are looked over, before jitter; sooner after much was cut.
+INTERVAL: Seconds = 1.0
+_SOON: Seconds = 0.25
+_MUCH = 5_000
+#: How long the right to do so is kept without being used.
+LEASE: Seconds = 5.0
+LEASE_NAME = "retention"
+#: How long one stream may be cut before the others have their turn.
+BUDGET: Seconds = 0.3
+#: Streams that are looked at in one go, and in one round when nothing happens in them.
+PAGE = 100
+QUIET_STREAMS = 1_000
+#: How often policies are read again, and all streams are looked for.
+REFRESH: Seconds = 10.0
+#: Streams that are kept down, at most.
+MOST_STREAMS = 10_000
+#: How far back the directory is read again between two such looks: clocks of publishers differ.
+_OVERLAP: Seconds = 60.0
+_STREAM = re.compile(r"(@[A-Za-z0-9_.-]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*)(?::[0-9]+)?")
+
+
+class Policies:
+    """The policy of each type: what its class declares, written down for the process that cuts."""
+
+    def __init__(self, records: Records, default: Keep) -> None:
+        self._records = records
+        self._default = default
+        self._own: dict[str, Keep] = {}
+        self._known: dict[str, Keep] = {}
+
+    async def declare(self, types: Mapping[str, type[EventData]]) -> None:
+        """Write down what classes of this process declare. A class that declares nothing takes back only its own.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses.
+        """
+        declared = declared_retention(types)
+        self._own = {name: told.keep for name, told in declared.items() if isinstance(told, Declared)}
+        names = list(declared)
+        for page in _pages(names):
+            written = await self._records.get([_policy_name(name) for name in page])
+            for name, old in zip(page, written, strict=True):
+                told, found = declared[name], read_declared(old)
+                if isinstance(told, Declared):
+                    if told != found:
+                        await self._records.put(_policy_name(name), write_declared(told))
+                elif found is not None and found.place == told:
+                    await self._records.delete([_policy_name(name)])
+
+    async def read(self, types: Sequence[str]) -> None:
+        """Read what is written down for these types, by any process."""
+        for page in _pages(types):
+            written = await self._records.get([_policy_name(name) for name in page])
+            for name, value in zip(page, written, strict=True):
+                found = read_declared(value)
+                self._known[name] = self._own.get(name, self._default) if found is None else found.keep
+
+    def of(self, event_type: str) -> Keep | None:
+        """Return the policy of a type; None when it was not read yet."""
+        return self._known.get(event_type)
+
+
+class Retention:
+    """Runs in every process that runs workers; the one that holds the lease works."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        announcer: Announcer,
+        clock: Clock,
+        settings: Settings,
+        *,
+        prefix: str,
+        types: Mapping[str, type[EventData]],
+        interval: Seconds = INTERVAL,
+    ) -> None:
+        self._streams = transport.streams
+        self._records = transport.records
+        self._clock = clock
+        self._prefix = prefix
+        self._types = types
+        self._interval = interval
+        self._right = Lease(transport.records, LEASE_NAME, secrets.token_hex(8), LEASE)
+        self._policies = Policies(transport.records, Keep(age=settings.retain_age, bytes=settings.retain_bytes))
+        self._groups = GroupDirectory(transport, announcer, clock, abandon_after=settings.abandon_after)
+        self._trimmer = Trimmer(transport.streams, self._groups, announcer, clock, ghost_bytes=settings.ghost_bytes)
+        self._log = get_logger("hyperbus.retention")
+        self._weighs = True
+        self._refused: set[str] = set()
+        self._declared = False
+        self._names: dict[str, str] = {}
+        self._busy: set[str] = set()
+        self._lengths: dict[str, int] = {}
+        self._quiet_from = 0
+        self._newest = float("-inf")
+        self._refresh_at = 0.0
+        self._mine = False
+
+    async def run(self) -> None:
+        """Look streams over until cancelled."""
+        pause = self._interval
+        try:
+            while True:
+                await self._clock.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+                try:
+                    cut = await self.round()
+                except HyperbusError as error:
+                    self._start_anew()
+                    if not isinstance(error, BusUnavailable):  # the readers announce an outage
+                        self._log.warning("retention could not be kept; trying again", error=str(error))
+                    pause = 5 * self._interval
+                    continue
+                pause = _SOON * self._interval if cut >= _MUCH else self._interval
+        finally:
+            if self._mine:
+                with suppress(HyperbusError):  # failing leaves it to its time
+                    await self._right.let_go()
+
+    async def round(self) -> int:
+        """Look streams over once, if this process has the right to; return how many entries were cut.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses.
+        """
+        if not self._declared:
+            with suppress(OutOfMemoryError):  # cutting is what helps; then it can be written down
+                await self._policies.declare(self._types)
+                self._declared = True
+        if not await self._hold():
+            return 0
+        await self._find()
+        cut = 0
+        for page in _pages(self._due()):
+            if not await self._hold():
+                return cut
+            cut += await self._trim_page(page)
+        return cut
+
+    async def _hold(self) -> bool:
+        try:
+            held = await self._right.hold()
+        except OutOfMemoryError:
+            held = await self._hold_when_full()
+        if self._mine and not held:
+            self._start_anew()
+        self._mine = held
+        return held
+
+    async def _hold_when_full(self) -> bool:
+        """Keep the lease on a server that stores nothing any more; take it as held where nobody has it."""
+        name = f"lease:{LEASE_NAME}"
+        if self._mine:
+            await self._records.renew([name], ttl=LEASE)
+            return True
+        return (await self._records.get([name]))[0] is None
+
+    def _start_anew(self) -> None:
+        """Trust nothing that was seen before: another process was at work, or the server was away."""
+        self._mine = False
+        self._groups.forget()
+        self._trimmer.forget()
+        self._refresh_at = 0.0
+        self._newest = float("-inf")
+
+    # -- which streams
+
+    async def _find(self) -> None:
+        """Find streams: new ones of hyperbus at once, those of other programs at the next refresh."""
+        everything = self._clock.monotonic() >= self._refresh_at
+        least = float("-inf") if everything else self._newest - _OVERLAP
+        members = await self._records.members(STREAM_DIRECTORY, minimum=least, count=MOST_STREAMS)
+        self._newest = max([self._newest, *(time for _, time in members)])
+        found = [stream for stream, _ in members]
+        if everything:
+            found += await self._streams.scan(f"{self._prefix}:*")
+            self._refresh_at = self._clock.monotonic() + REFRESH
+        new = {stream: kind for stream in found if (kind := _type_of(self._prefix, stream)) is not None}
+        if everything:
+            gone = self._names.keys() - new.keys()
+            self._trimmer.forget(gone)
+            self._names = {}
+            self._busy -= gone
+            self._refused -= gone
+            for stream in gone:
+                self._lengths.pop(stream, None)
+        self._names |= dict(list(new.items())[:MOST_STREAMS])
+        unread = [kind for kind in set(self._names.values()) if everything or self._policies.of(kind) is None]
+        await self._policies.read(unread)
+
+    def _due(self) -> list[str]:
+        """Return the streams that something happens in, and some of the others, so that each has its turn."""
+        quiet = [name for name in self._names if name not in self._busy]
+        start = self._quiet_from % len(quiet) if quiet else 0
+        turn = (quiet + quiet)[start : start + min(QUIET_STREAMS, len(quiet))]
+        self._quiet_from = start + len(turn)
+        return [*(name for name in self._busy if name in self._names), *turn]
+
+    # -- a page of them
+
+    async def _trim_page(self, page: Sequence[str]) -> int:
+        infos = await self._look(page)
+        await self._groups.update(infos)
+        there = [info for info in infos.values() if info is not None and info.length]
+        for name, info in infos.items():
+            length = 0 if info is None else info.length
+            changed = self._lengths.get(name) not in (None, length)
+            (self._busy.add if changed else self._busy.discard)(name)
+            self._lengths[name] = length
+        names = [info.stream for info in there]
+        oldest = await self._streams.oldest(names)
+        weights = await self._weigh(names)
+        now = await self._records.server_time()
+        cut = 0
+        for info, first, weight in zip(there, oldest, weights, strict=True):
+            keep = self._policies.of(self._names[info.stream])
+            if first is None or keep is None:
+                continue
+            until = self._clock.monotonic() + BUDGET
+            try:
+                went = await self._trimmer.trim(StreamView(info, first, weight, keep), now=now, until=until)
+            except ServerError as error:  # it is gone, or no stream any more: it harms no other
+                self._tell_once(info.stream, error)
+                continue
+            self._refused.discard(info.stream)
+            cut += went
+            if went:
+                self._busy.add(info.stream)
+        return cut
+
+    def _tell_once(self, stream: str, error: ServerError) -> None:
+        if stream not in self._refused:
+            self._refused.add(stream)
+            self._log.warning("a stream cannot be kept down", stream=stream, error=str(error))
+
+    async def _look(self, page: Sequence[str]) -> dict[str, StreamInfo | None]:
+        """Return the state of streams. A key that is none harms no other."""
+        try:
+            return dict(zip(page, await self._streams.info(page), strict=True))
+        except ServerError:
+            found: dict[str, StreamInfo | None] = {}
+            for name in page:
+                with suppress(ServerError):
+                    (found[name],) = await self._streams.info([name])
+            return found
+
+    async def _weigh(self, names: Sequence[str]) -> Sequence[int | None]:
+        if self._weighs:
+            try:
+                return await self._streams.stream_bytes(names)
+            except ServerError as error:
+                self._weighs = False
+                self._log.warning("the server tells no stream's weight: nothing is bounded by bytes", error=str(error))
+        return [None] * len(names)
+
+
+def _type_of(prefix: str, stream: str) -> str | None:
+    """Return the event type of a stream or of a part of one, or `@agent`; None for a key that is neither."""
+    head, _, rest = stream.partition(":")
+    match = _STREAM.fullmatch(rest) if head == prefix else None
+    return None if match is None else match[1]
+
+
+def _policy_name(event_type: str) -> str:
+    return f"retention:{event_type}"
+
+
+def _pages(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[start : start + PAGE] for start in range(0, len(names), PAGE)]

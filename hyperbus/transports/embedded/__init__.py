@@ -1,0 +1,1 @@
+"""A private server for a folder."""

@@ -1,0 +1,1 @@
+"""Connections: where to, one that lives, and one that makes itself anew."""
