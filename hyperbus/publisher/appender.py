@@ -16,12 +16,11 @@ from hyperbus.event.routing import notices_key
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import Durability, NewEntry, Transport
 from hyperbus.transport.appends import Tell
+from hyperbus.transport.record_names import STREAM_DIRECTORY
 
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
 #: and the server is asked again whether it can do what `durability=` asks.
 REFRESH: Seconds = 30.0
-#: The sorted set of streams that hyperbus has published into, by the time of the first entry.
-STREAM_DIRECTORY = "streams"
 FIRST_PAUSE: Seconds = 0.05
 LONGEST_PAUSE: Seconds = 1.0
 #: What is left of a publish's time when waiting for durability ends: servers look at such waits every 0.1 s.

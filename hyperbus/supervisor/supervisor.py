@@ -16,7 +16,6 @@ import structlog
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.settings import DEFAULT_URL, Settings
 from hyperbus.supervisor.limit_enforcer import Guard
 from hyperbus.supervisor.limits import Limits
@@ -28,6 +27,7 @@ from hyperbus.supervisor.status import StatusPages
 from hyperbus.supervisor.temporary_folder import remove_abandoned, temporary_folder
 from hyperbus.supervisor.waiting import until_first
 from hyperbus.supervisor.worker_process.event_loop import chosen_loop
+from hyperbus.transport import record_names
 
 #: Processes of one supervisor, at most.
 MOST_PROCESSES = 256
@@ -247,7 +247,7 @@ class Supervisor:
             self._started.remove(process)
         if process.workers and self._bus is not None:
             with suppress(HyperbusError):  # failing leaves them to end by themselves
-                await self._bus.transport.records.delete([heartbeat_name(worker) for worker in process.workers])
+                await self._bus.transport.records.delete([record_names.heartbeat(worker) for worker in process.workers])
         if self._metrics is not None:
             await self._metrics.fold(process.pid)
 

@@ -12,17 +12,15 @@ from contextlib import suppress
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
-from hyperbus.transport import Records, Transport
+from hyperbus.transport import Records, Transport, record_names
 
 #: Heartbeats in the time that a worker counts as alive.
 BEATS = 4
 #: What is to be done at each beat, on the thread's own connection and event loop.
 Keep = Callable[[Transport], Awaitable[None]]
 
-
-def heartbeat_name(consumer: str) -> str:
-    """Return the name of the record that says that a consumer's worker lives."""
-    return f"worker:{consumer}"
+#: For those that still ask here.
+heartbeat_name = record_names.heartbeat
 
 
 class Heartbeat:
@@ -49,7 +47,7 @@ class Heartbeat:
             BusUnavailable: the server cannot be reached.
         """
         # not with `put`, which a full server refuses
-        await self._records.compare_and_set(heartbeat_name(consumer), None, about, ttl=self._ttl)
+        await self._records.compare_and_set(record_names.heartbeat(consumer), None, about, ttl=self._ttl)
         with self._lock:
             self._names[consumer] = about
         if self._thread is None:
@@ -61,7 +59,7 @@ class Heartbeat:
         with self._lock:
             self._names.pop(consumer, None)
         with suppress(HyperbusError):  # failing leaves it to end by itself
-            await self._records.delete([heartbeat_name(consumer)])
+            await self._records.delete([record_names.heartbeat(consumer)])
 
     def keep(self, what: Keep) -> None:
         """Call `what` at each beat from now on, in the thread; it may raise nothing but HyperbusError."""
@@ -106,11 +104,11 @@ class Heartbeat:
     async def _renew(self, records: Records, names: dict[str, bytes]) -> None:
         if not names:
             return
-        alive = await records.renew([heartbeat_name(name) for name in names], ttl=self._ttl)
+        alive = await records.renew([record_names.heartbeat(name) for name in names], ttl=self._ttl)
         for (name, about), is_alive in zip(names.items(), alive, strict=True):
             if is_alive:
                 continue
             with self._lock:
                 removed = name not in self._names
             if not removed:
-                await records.compare_and_set(heartbeat_name(name), None, about, ttl=self._ttl)
+                await records.compare_and_set(record_names.heartbeat(name), None, about, ttl=self._ttl)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperbus.clock import Seconds
-from hyperbus.transport import Records
+from hyperbus.transport import Records, record_names
 
 
 class Lease:
@@ -14,7 +14,7 @@ class Lease:
 
     def __init__(self, records: Records, name: str, holder: str, ttl: Seconds) -> None:
         self._records = records
-        self._name = f"lease:{name}"
+        self._name = record_names.lease(name)
         self._holder = holder.encode()
         self._ttl = ttl
 

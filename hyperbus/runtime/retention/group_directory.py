@@ -5,7 +5,6 @@ It never cuts anything, and never removes a group.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +12,9 @@ from typing import TypeVar
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import ServerError
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.signals import Announcer, GroupAbandoned
-from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport
+from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport, record_names
 
-#: The sorted set of every group on every stream, by the time that it was first seen.
-GROUP_DIRECTORY = "groups"
 #: How often it is asked whether a group is served; more often where groups are abandoned after less than four of these.
 ASK: Seconds = 15.0
 #: A group is given up only after it was seen unserved for this long without a break, or for as long as `abandon_after`.
@@ -27,7 +23,6 @@ GRACE: Seconds = 600.0
 #: Groups that the directory may hold.
 MOST_GROUPS = 100_000
 _PAGE = 200
-_MEMBER = re.compile(r"\{([^{}]*)\}:(.*)", re.DOTALL)
 
 #: What the record of a group says: served by workers of ours, or only seen.
 SERVED, SEEN = b"served", b"seen"
@@ -114,11 +109,11 @@ class GroupDirectory:
         return [g for g, state in groups.items() if state.served and not state.abandoned and g not in present]
 
     async def _load(self) -> dict[str, dict[str, _Known]]:
-        members = await self._records.members(GROUP_DIRECTORY, count=MOST_GROUPS)
-        pairs = [(match[1], match[2]) for member, _ in members if (match := _MEMBER.fullmatch(member))]
+        members = await self._records.members(record_names.GROUP_DIRECTORY, count=MOST_GROUPS)
+        pairs = [pair for member, _ in members if (pair := record_names.read_member(member)) is not None]
         known: dict[str, dict[str, _Known]] = {}
         for page in _pages(pairs, _PAGE):
-            records = await self._records.get([_record(pair) for pair in page])
+            records = await self._records.get([record_names.served(*pair) for pair in page])
             for (stream, group), record in zip(page, records, strict=True):
                 known.setdefault(stream, {})[group] = _Known(entered=True, served=record == SERVED)
         return known
@@ -126,7 +121,7 @@ class GroupDirectory:
     async def _look(self, page: Sequence[Pair], now: float) -> None:
         """Ask for some groups whether they are served, and write down what was found."""
         ours = await self._served(page)
-        records = await self._records.get([_record(pair) for pair in page])
+        records = await self._records.get([record_names.served(*pair) for pair in page])
         noted: list[tuple[Pair, bytes | None]] = []
         gone: list[Pair] = []
         for pair, by_ours, record in zip(page, ours, records, strict=True):
@@ -161,7 +156,7 @@ class GroupDirectory:
         names = sorted({name for found in consumers for name in found})
         alive: set[str] = set()
         for part in _pages(names, _PAGE):
-            beats = await self._records.get([heartbeat_name(name) for name in part])
+            beats = await self._records.get([record_names.heartbeat(name) for name in part])
             alive |= {name for name, beat in zip(part, beats, strict=True) if beat is not None}
         return [not alive.isdisjoint(found) for found in consumers]
 
@@ -169,16 +164,18 @@ class GroupDirectory:
         """Let the records of groups live on. A full server renews them, and only refuses to make new ones."""
         wanted = [(pair, SERVED if self._state(pair).served else SEEN, record) for pair, record in noted]
         right = [pair for pair, value, record in wanted if record == value and self._state(pair).entered]
-        renewed = await self._records.renew([_record(pair) for pair in right], ttl=self._abandon_after)
+        renewed = await self._records.renew([record_names.served(*pair) for pair in right], ttl=self._abandon_after)
         done = {pair for pair, is_there in zip(right, renewed, strict=True) if is_there}
         missing = [(pair, value) for pair, value, _ in wanted if pair not in done]
         if not missing:
             return
         with suppress(ServerError):  # full: they are known here, and are entered at the next look
             at = await self._records.server_time()
-            await self._records.add_members(GROUP_DIRECTORY, {_member(pair): at for pair, _ in missing})
+            await self._records.add_members(
+                record_names.GROUP_DIRECTORY, {record_names.directory_member(*pair): at for pair, _ in missing}
+            )
             for pair, value in missing:
-                await self._records.put(_record(pair), value, ttl=self._abandon_after)
+                await self._records.put(record_names.served(*pair), value, ttl=self._abandon_after)
                 self._state(pair).entered = True
 
     def _count_down(self, pair: Pair, state: _Known, now: float) -> None:
@@ -193,9 +190,11 @@ class GroupDirectory:
     async def _remove(self, gone: Sequence[Pair]) -> None:
         if not gone:
             return
-        await self._records.remove_members(GROUP_DIRECTORY, [_member(pair) for pair in gone])
+        await self._records.remove_members(
+            record_names.GROUP_DIRECTORY, [record_names.directory_member(*pair) for pair in gone]
+        )
         for stream, group in gone:
-            await self._records.delete([_record((stream, group))])
+            await self._records.delete([record_names.served(stream, group)])
             del (self._known or {})[stream][group]
 
     def _state(self, pair: Pair) -> _Known:
@@ -208,16 +207,8 @@ async def release(records: Records, stream: str, group: str) -> None:
     Raises:
         BusUnavailable, ServerError: the server is away, or refuses.
     """
-    await records.remove_members(GROUP_DIRECTORY, [_member((stream, group))])
-    await records.delete([_record((stream, group))])
-
-
-def _member(pair: Pair) -> str:
-    return f"{{{pair[0]}}}:{pair[1]}"
-
-
-def _record(pair: Pair) -> str:
-    return f"served:{_member(pair)}"
+    await records.remove_members(record_names.GROUP_DIRECTORY, [record_names.directory_member(stream, group)])
+    await records.delete([record_names.served(stream, group)])
 
 
 def _pages(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -16,13 +16,12 @@ from hyperbus.errors import BusUnavailable, HyperbusError, OutOfMemoryError, Ser
 from hyperbus.event.data import EventData, declared_retention
 from hyperbus.event.retention import Declared, Keep, read_declared, write_declared
 from hyperbus.logger import get_logger
-from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.retention.group_directory import GroupDirectory
 from hyperbus.runtime.retention.trimmer import StreamView, Trimmer
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
-from hyperbus.transport import Records, StreamInfo, Transport
+from hyperbus.transport import Records, StreamInfo, Transport, record_names
 
 #: How often streams are looked over, before jitter; sooner after much was cut.
 INTERVAL: Seconds = 1.0
@@ -30,7 +29,6 @@ _SOON: Seconds = 0.25
 _MUCH = 5_000
 #: How long the right to do so is kept without being used.
 LEASE: Seconds = 5.0
-LEASE_NAME = "retention"
 #: How long one stream may be cut before the others have their turn.
 BUDGET: Seconds = 0.3
 #: Streams that are looked at in one go, and in one round when nothing happens in them.
@@ -64,19 +62,19 @@ class Policies:
         self._own = {name: told.keep for name, told in declared.items() if isinstance(told, Declared)}
         names = list(declared)
         for page in _pages(names):
-            written = await self._records.get([_policy_name(name) for name in page])
+            written = await self._records.get([record_names.retention_policy(name) for name in page])
             for name, old in zip(page, written, strict=True):
                 told, found = declared[name], read_declared(old)
                 if isinstance(told, Declared):
                     if told != found:
-                        await self._records.put(_policy_name(name), write_declared(told))
+                        await self._records.put(record_names.retention_policy(name), write_declared(told))
                 elif found is not None and found.place == told:
-                    await self._records.delete([_policy_name(name)])
+                    await self._records.delete([record_names.retention_policy(name)])
 
     async def read(self, types: Sequence[str]) -> None:
         """Read what is written down for these types, by any process."""
         for page in _pages(types):
-            written = await self._records.get([_policy_name(name) for name in page])
+            written = await self._records.get([record_names.retention_policy(name) for name in page])
             for name, value in zip(page, written, strict=True):
                 found = read_declared(value)
                 self._known[name] = self._own.get(name, self._default) if found is None else found.keep
@@ -106,7 +104,7 @@ class Retention:
         self._prefix = prefix
         self._types = types
         self._interval = interval
-        self._right = Lease(transport.records, LEASE_NAME, secrets.token_hex(8), LEASE)
+        self._right = Lease(transport.records, record_names.RETENTION_LEASE, secrets.token_hex(8), LEASE)
         self._policies = Policies(transport.records, Keep(age=settings.retain_age, bytes=settings.retain_bytes))
         self._groups = GroupDirectory(transport, announcer, clock, abandon_after=settings.abandon_after)
         self._trimmer = Trimmer(transport.streams, self._groups, announcer, clock, ghost_bytes=settings.ghost_bytes)
@@ -174,7 +172,7 @@ class Retention:
 
     async def _hold_when_full(self) -> bool:
         """Keep the lease on a server that stores nothing any more; take it as held where nobody has it."""
-        name = f"lease:{LEASE_NAME}"
+        name = record_names.lease(record_names.RETENTION_LEASE)
         if self._mine:
             await self._records.renew([name], ttl=LEASE)
             return True
@@ -194,7 +192,7 @@ class Retention:
         """Find streams: new ones of hyperbus at once, those of other programs at the next refresh."""
         everything = self._clock.monotonic() >= self._refresh_at
         least = float("-inf") if everything else self._newest - _OVERLAP
-        members = await self._records.members(STREAM_DIRECTORY, minimum=least, count=MOST_STREAMS)
+        members = await self._records.members(record_names.STREAM_DIRECTORY, minimum=least, count=MOST_STREAMS)
         self._newest = max([self._newest, *(time for _, time in members)])
         found = [stream for stream, _ in members]
         if everything:
@@ -284,10 +282,6 @@ def _type_of(prefix: str, stream: str) -> str | None:
     head, _, rest = stream.partition(":")
     match = _STREAM.fullmatch(rest) if head == prefix else None
     return None if match is None else match[1]
-
-
-def _policy_name(event_type: str) -> str:
-    return f"retention:{event_type}"
 
 
 def _pages(names: Sequence[str]) -> list[Sequence[str]]:

@@ -1,0 +1,58 @@
+"""The names of all records, relative to the prefix. Nobody else spells one: two spellings would be two records.
+
+docs/redis-keys.md says what each holds, and until when.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: The sorted set of streams that hyperbus has published into, by the time that each was first seen.
+STREAM_DIRECTORY = "streams"
+#: The sorted set of every group on every stream, by the time that it was first seen; see `directory_member`.
+GROUP_DIRECTORY = "groups"
+#: The lease of the process that cuts streams.
+RETENTION_LEASE = "retention"
+
+_MEMBER = re.compile(r"\{([^{}]*)\}:(.*)", re.DOTALL)
+
+
+def heartbeat(consumer: str) -> str:
+    """Return the name of the record that says that a consumer's worker lives."""
+    return f"worker:{consumer}"
+
+
+def group_start(group: str) -> str:
+    """Return the name of the record that says when a group with `start_from="new"` was first declared."""
+    return f"group:{group}"
+
+
+def lease(name: str) -> str:
+    """Return the name of the record that says who holds the lease of this name."""
+    return f"lease:{name}"
+
+
+def sweep_lease(group: str) -> str:
+    """Return the name of the lease, to be given to `Lease`, of the worker that looks for a group's dead workers."""
+    return f"sweep:{group}"
+
+
+def retention_policy(event_type: str) -> str:
+    """Return the name of the record that holds the retention that a class declares for a type."""
+    return f"retention:{event_type}"
+
+
+def served(stream: str, group: str) -> str:
+    """Return the name of the record that says that a group holds a stream."""
+    return f"served:{directory_member(stream, group)}"
+
+
+def directory_member(stream: str, group: str) -> str:
+    """Return how a group on a stream is spelled in the directory of groups."""
+    return f"{{{stream}}}:{group}"
+
+
+def read_member(member: str) -> tuple[str, str] | None:
+    """Return the stream and the group of a member of the directory of groups; None for anything else."""
+    match = _MEMBER.fullmatch(member)
+    return None if match is None else (match[1], match[2])
