@@ -119,11 +119,15 @@ class GroupRebuilt(msgspec.Struct, frozen=True):
 
 
 class ConnectionChanged(msgspec.Struct, frozen=True):
-    """The server was lost, or found again, by a part of the process."""
+    """The server was lost, or found again, by a part of the process; or one stream was, and the server was not.
+
+    `part` tells people which part it was, `kind` tells programs.
+    """
 
     part: str
     connected: bool
     error: str = ""
+    kind: Literal["reader", "publisher", "stream", "connection"] = "connection"
 
 
 class WorkerChanged(msgspec.Struct, frozen=True):

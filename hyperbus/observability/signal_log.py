@@ -103,5 +103,5 @@ def _values(signal: Signal) -> dict[str, Any]:
         values["streams"] = list(signal.streams[:_MAX_STREAMS])
         values["count"] = len(signal.streams)
     if isinstance(signal, ConnectionChanged):
-        del values["connected"]
+        del values["connected"], values["kind"]
     return {name: value for name, value in values.items() if value != ""}

@@ -179,7 +179,9 @@ class Appender:
         self._last_error = str(away or "")
         if self._lost != (away is not None):
             self._lost = away is not None
-            self._announcer.announce(ConnectionChanged("publisher", connected=not self._lost, error=self._last_error))
+            self._announcer.announce(
+                ConnectionChanged("publisher", connected=not self._lost, error=self._last_error, kind="publisher")
+            )
 
     def _announce_stored(self, streams: Counter[str], seconds: Seconds) -> None:
         if streams:

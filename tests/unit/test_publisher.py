@@ -185,6 +185,7 @@ async def test_while_the_server_is_away_what_was_not_sent_is_tried_again() -> No
         ("publisher", False, "nobody is there"),
         ("publisher", True, ""),
     ]
+    assert {change.kind for change in changes} == {"publisher"}
 
 
 async def test_an_outage_that_meets_the_directory_first_is_announced_too() -> None:

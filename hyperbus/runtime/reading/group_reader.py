@@ -289,7 +289,9 @@ class GroupReader:
     def _announce_connection(self, *, lost: bool, error: str = "") -> None:
         if lost != self._lost:
             self._lost = lost
-            self._announcer.announce(ConnectionChanged(f"reader of {self._group}", connected=not lost, error=error))
+            self._announcer.announce(
+                ConnectionChanged(f"reader of {self._group}", connected=not lost, error=error, kind="reader")
+            )
 
 
 class CursorReader:
@@ -387,10 +389,11 @@ class CursorReader:
     def _announce_connection(self, *, lost: bool, error: str = "") -> None:
         if lost != self._lost:
             self._lost = lost
-            self._announcer.announce(ConnectionChanged(f"reader of {self._name}", connected=not lost, error=error))
+            self._announcer.announce(
+                ConnectionChanged(f"reader of {self._name}", connected=not lost, error=error, kind="reader")
+            )
 
 
 def _announce_shunned(announcer: Announcer, stream: str, error: ServerError) -> None:
-    announcer.announce(
-        ConnectionChanged(f"stream {stream}", connected=False, error=f"left alone for {SHUN:.0f} s: {error}")
-    )
+    told = f"left alone for {SHUN:.0f} s: {error}"
+    announcer.announce(ConnectionChanged(f"stream {stream}", connected=False, error=told, kind="stream"))

@@ -157,7 +157,7 @@ class _State:
         elif isinstance(announced, ConnectionChanged):
             # Readers always ask. A publisher knows only at its next publish that the server is back, and a stream
             # that is left alone says nothing about the server.
-            if announced.part.startswith("reader of "):
+            if announced.kind == "reader":
                 (self._lost.discard if announced.connected else self._lost.add)(announced.part)
         elif isinstance(announced, SuspectRuns):
             self.alone = announced.alone

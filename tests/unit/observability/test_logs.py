@@ -179,8 +179,8 @@ def test_notable_signals_are_logged_and_the_rest_is_not() -> None:
             Acknowledged("g", 1),
             retry(),
             EntryDeadLettered("g", "events:a", "1-0", "rejected", "Reject", "no"),
-            ConnectionChanged("reader", connected=False, error="refused"),
-            ConnectionChanged("reader", connected=True),
+            ConnectionChanged("reader of g", connected=False, error="refused", kind="reader"),
+            ConnectionChanged("reader of g", connected=True, kind="reader"),
             StreamsFound("g", tuple(f"events:s{number}" for number in range(50))),
             WorkerChanged("g", "c-1", "started"),
         ):
@@ -193,6 +193,8 @@ def test_notable_signals_are_logged_and_the_rest_is_not() -> None:
         ("info", "streams found"),
         ("info", "worker"),
     ]
+    lost = {"event": "server lost", "log_level": "warning", "part": "reader of g", "error": "refused"}
+    assert logged[2] == lost, "what is for programs is not in it"
     assert (len(logged[4]["streams"]), logged[4]["count"]) == (10, 50)
 
 

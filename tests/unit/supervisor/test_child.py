@@ -184,12 +184,12 @@ def test_being_connected_is_what_the_readers_say() -> None:
     """A publisher does not know when the server is back, and a wrong key is no lost server."""
     reports: list[Report] = []
     state = child._State(reports.append)
-    state(ConnectionChanged("publisher", connected=False))
-    state(ConnectionChanged("stream events:x", connected=False))
+    state(ConnectionChanged("publisher", connected=False, kind="publisher"))
+    state(ConnectionChanged("stream events:x", connected=False, kind="stream"))
     assert state.connected
-    state(ConnectionChanged("reader of g", connected=False))
+    state(ConnectionChanged("reader of g", connected=False, kind="reader"))
     assert not state.connected
-    state(ConnectionChanged("reader of g", connected=True))
+    state(ConnectionChanged("reader of g", connected=True, kind="reader"))
     assert state.connected
     state(WorkerChanged("g", "w", "started"))
     state(WorkerChanged("g", "w", "cut off"))
