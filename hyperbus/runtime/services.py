@@ -15,7 +15,7 @@ from hyperbus.event.data import EventData, event_types
 from hyperbus.logger import get_logger
 from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
-from hyperbus.runtime.coordination.notifier import STREAM_BORN, Notices
+from hyperbus.runtime.coordination.notifier import STREAM_BORN, Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
 from hyperbus.runtime.poison.isolation import Solitude
 from hyperbus.runtime.retention.retention_loop import Retention
@@ -39,7 +39,7 @@ class Surroundings:
     transport: Transport
     heartbeat: Heartbeat
     finder: StreamFinder
-    notices: Notices
+    notices: Notifier
     solitude: Solitude
     announcer: Announcer
     clock: Clock
@@ -77,7 +77,7 @@ async def open_surroundings(
     finder = StreamFinder(
         transport, clock, prefix=prefix, directory=STREAM_DIRECTORY, scan_interval=settings.scan_interval
     )
-    notices = Notices(transport, clock, prefix=prefix)
+    notices = Notifier(transport, clock, prefix=prefix)
     await notices.start()
     notices.hear(STREAM_BORN, finder.look_soon)
     stack.push_async_callback(heartbeat.stop)

@@ -21,7 +21,7 @@ _PAUSE: Seconds = 0.5
 Hear = Callable[[bytes], None]
 
 
-class Notices:
+class Notifier:
     """Reads notices and tells who asked for their kind. What is missed is found otherwise, only later."""
 
     def __init__(self, transport: Transport, clock: Clock, *, prefix: str) -> None:

@@ -8,19 +8,19 @@ from typing import Any, Self
 from hyperbus import BusUnavailable
 from hyperbus.clock import SystemClock
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.coordination.notifier import Notices
+from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 
 
 class Listening:
-    """Two processes' notices over one memory."""
+    """Two processes' notifiers over one memory."""
 
     def __init__(self) -> None:
         self.transport = FaultyTransport()
-        self.one = Notices(self.transport, SystemClock(), prefix="events")
-        self.other = Notices(self.transport, SystemClock(), prefix="events")
+        self.one = Notifier(self.transport, SystemClock(), prefix="events")
+        self.other = Notifier(self.transport, SystemClock(), prefix="events")
         self.heard: list[bytes] = []
         self.other.hear(b"kind", self.heard.append)
 
