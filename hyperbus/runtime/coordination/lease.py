@@ -24,6 +24,14 @@ class Lease:
             return True
         return await self._records.compare_and_set(self._name, None, self._holder, ttl=self._ttl)
 
+    async def renew(self) -> None:
+        """Let it live for another TTL, whoever holds it. A full server, which takes no `hold`, takes this."""
+        await self._records.renew([self._name], ttl=self._ttl)
+
+    async def is_free(self) -> bool:
+        """Tell whether nobody holds it."""
+        return (await self._records.get([self._name]))[0] is None
+
     async def let_go(self) -> None:
         """Give the lease up, if it is held."""
         await self._records.compare_and_set(self._name, self._holder, None)

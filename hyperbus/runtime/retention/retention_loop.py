@@ -1,6 +1,6 @@
 """Keeps streams down to what their retention allows. One process at a time does so, for all streams of a prefix.
 
-It decides when and where; `trimming.py` what may go, `group_directory.py` who holds a stream.
+It decides when and where; `trimmer.py` what may go, `group_directory.py` who holds a stream.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, OutOfMemoryError, ServerError
-from hyperbus.event.data import EventData, declared_retention
-from hyperbus.event.retention import Declared, Keep, read_declared, write_declared
+from hyperbus.event.data import EventData
+from hyperbus.event.retention import Keep
 from hyperbus.logger import get_logger
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.retention.group_directory import GroupDirectory
-from hyperbus.runtime.retention.trimmer import StreamView, Trimmer
+from hyperbus.runtime.retention.policies import Policies, pages
+from hyperbus.runtime.retention.stream_view import StreamView
+from hyperbus.runtime.retention.trimmer import Trimmer
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
-from hyperbus.transport import Records, StreamInfo, Transport, record_names
+from hyperbus.transport import StreamInfo, Transport, record_names
 
 #: How often streams are looked over, before jitter; sooner after much was cut.
 INTERVAL: Seconds = 1.0
@@ -31,8 +33,7 @@ _MUCH = 5_000
 LEASE: Seconds = 5.0
 #: How long one stream may be cut before the others have their turn.
 BUDGET: Seconds = 0.3
-#: Streams that are looked at in one go, and in one round when nothing happens in them.
-PAGE = 100
+#: Streams that are looked at in one round when nothing happens in them.
 QUIET_STREAMS = 1_000
 #: How often policies are read again, and all streams are looked for.
 REFRESH: Seconds = 10.0
@@ -41,47 +42,6 @@ MOST_STREAMS = 10_000
 #: How far back the directory is read again between two such looks: clocks of publishers differ.
 _OVERLAP: Seconds = 60.0
 _STREAM = re.compile(r"(@[A-Za-z0-9_.-]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*)(?::[0-9]+)?")
-
-
-class Policies:
-    """The policy of each type: what its class declares, written down for the process that cuts."""
-
-    def __init__(self, records: Records, default: Keep) -> None:
-        self._records = records
-        self._default = default
-        self._own: dict[str, Keep] = {}
-        self._known: dict[str, Keep] = {}
-
-    async def declare(self, types: Mapping[str, type[EventData]]) -> None:
-        """Write down what classes of this process declare. A class that declares nothing takes back only its own.
-
-        Raises:
-            BusUnavailable, ServerError: the server is away, or refuses.
-        """
-        declared = declared_retention(types)
-        self._own = {name: told.keep for name, told in declared.items() if isinstance(told, Declared)}
-        names = list(declared)
-        for page in _pages(names):
-            written = await self._records.get([record_names.retention_policy(name) for name in page])
-            for name, old in zip(page, written, strict=True):
-                told, found = declared[name], read_declared(old)
-                if isinstance(told, Declared):
-                    if told != found:
-                        await self._records.put(record_names.retention_policy(name), write_declared(told))
-                elif found is not None and found.place == told:
-                    await self._records.delete([record_names.retention_policy(name)])
-
-    async def read(self, types: Sequence[str]) -> None:
-        """Read what is written down for these types, by any process."""
-        for page in _pages(types):
-            written = await self._records.get([record_names.retention_policy(name) for name in page])
-            for name, value in zip(page, written, strict=True):
-                found = read_declared(value)
-                self._known[name] = self._own.get(name, self._default) if found is None else found.keep
-
-    def of(self, event_type: str) -> Keep | None:
-        """Return the policy of a type; None when it was not read yet."""
-        return self._known.get(event_type)
 
 
 class Retention:
@@ -154,7 +114,7 @@ class Retention:
             return 0
         await self._find()
         cut = 0
-        for page in _pages(self._due()):
+        for page in pages(self._due()):
             if not await self._hold():
                 return cut
             cut += await self._trim_page(page)
@@ -172,11 +132,10 @@ class Retention:
 
     async def _hold_when_full(self) -> bool:
         """Keep the lease on a server that stores nothing any more; take it as held where nobody has it."""
-        name = record_names.lease(record_names.RETENTION_LEASE)
         if self._mine:
-            await self._records.renew([name], ttl=LEASE)
+            await self._right.renew()
             return True
-        return (await self._records.get([name]))[0] is None
+        return await self._right.is_free()
 
     def _start_anew(self) -> None:
         """Trust nothing that was seen before: another process was at work, or the server was away."""
@@ -282,7 +241,3 @@ def _type_of(prefix: str, stream: str) -> str | None:
     head, _, rest = stream.partition(":")
     match = _STREAM.fullmatch(rest) if head == prefix else None
     return None if match is None else match[1]
-
-
-def _pages(names: Sequence[str]) -> list[Sequence[str]]:
-    return [names[start : start + PAGE] for start in range(0, len(names), PAGE)]

@@ -1,6 +1,6 @@
 """How one stream is cut: what its groups are done with first, what they have not read only under a hard cap.
 
-It never decides when, nor which streams; `retention.py` does.
+It never decides when, nor which streams; `retention_loop.py` does.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.event.retention import Keep
 from hyperbus.runtime.retention.cutter import LEAST, Cutter, Watched
 from hyperbus.runtime.retention.group_directory import GroupDirectory
+from hyperbus.runtime.retention.stream_view import StreamView
 from hyperbus.signals import Announcer, CutUnread, GhostStream, HardCapNear, Trimmed
-from hyperbus.transport import FIRST_ID, StreamInfo, Streams, id_at, id_before, id_key
+from hyperbus.transport import FIRST_ID, Streams, id_at, id_before, id_key
 
 #: An id above every entry; servers can still count on from it.
 LAST_ID = b"9999999999999999-0"
-#: Bytes of a pending list for each entry in it, about; a stream's weight has them in it.
-PENDING_BYTES = 100
 #: Entries beyond a bound that are counted one by one, where the server does not know how far a group is.
 COUNTED = 20_000
 #: What may be too much before it is cut, as a share of what may stay: cutting little and often costs more.
@@ -30,34 +29,6 @@ GHOST_GRACE: Seconds = 30.0
 GHOST_REPORT: Seconds = 3600.0
 #: Share of a hard cap at which it warns, and below which it is ready to warn again.
 WARN_AT, WARN_AGAIN_BELOW = 0.8, 0.7
-
-
-@dataclass(slots=True)
-class StreamView:
-    """What a stream looks like at one time. `weight` is None where the server does not tell."""
-
-    info: StreamInfo
-    oldest: bytes
-    weight: int | None
-    keep: Keep
-
-    @property
-    def pending(self) -> int:
-        """Entries pending in all its groups."""
-        return sum(group.pending for group in self.info.groups)
-
-    @property
-    def entry_bytes(self) -> float | None:
-        """What one of its entries weighs, about."""
-        if self.weight is None or not self.info.length:
-            return None
-        return max(1.0, (self.weight - PENDING_BYTES * self.pending) / self.info.length)
-
-    def most(self, entries: int | None, size: int | None) -> float:
-        """Return how many entries two bounds allow."""
-        each = self.entry_bytes
-        allowed = float("inf") if entries is None else float(entries)
-        return allowed if size is None or each is None else min(allowed, size / each)
 
 
 @dataclass(slots=True)
