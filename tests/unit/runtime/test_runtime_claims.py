@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from hyperbus import BusUnavailable, Delivery, Event, consumer
 from hyperbus.errors import ServerError
 from hyperbus.runtime.coordination.heartbeat import heartbeat_name
-from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.runtime.recovery.reclaimer import PAGE
@@ -189,23 +187,6 @@ async def test_a_sweep_that_is_refused_is_tried_again() -> None:
             await here.recorder.wait_for_one(Claimed)
 
 
-async def test_only_the_holder_of_the_lease_sweeps() -> None:
-    """A lease is held by one at a time, kept by its holder, and given up on purpose or by its death."""
-    transport = FaultyTransport()
-    await transport.open()
-    mine, theirs = (Lease(transport.records, "x", holder, 0.05) for holder in ("me", "them"))
-    assert await mine.hold()
-    assert await mine.hold()
-    assert not await theirs.hold()
-    await theirs.let_go()
-    assert not await theirs.hold()
-    await mine.let_go()
-    assert await theirs.hold()
-    async with asyncio.timeout(2):
-        while not await mine.hold():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_stopping_worker_finishes_what_runs_and_hands_back_the_rest_untried() -> None:
     """The running handler is done and acked; what nobody began keeps its count, and the worker leaves the group."""
     kind, group = unique(), unique()
@@ -334,82 +315,6 @@ async def test_a_second_cancellation_stops_at_once() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert list((await here.pending(kind, group)).values()) == [1, 0]
-
-
-async def test_a_heartbeat_goes_on_while_the_event_loop_is_blocked() -> None:
-    """It is sent by a thread of its own; a record that has gone is stored again."""
-    kind = unique()
-    async with Running(heartbeat_ttl=0.2) as here:
-        records = here.memory.separate().records
-        alive: list[bool] = []
-
-        def look() -> None:
-            async def ask() -> None:
-                other = here.memory.separate()
-                await other.open()
-                (signal, *_) = here.recorder.of(WorkerChanged)
-                (value,) = await other.records.get([heartbeat_name(signal.consumer)])
-                alive.append(value is not None)
-
-            asyncio.run(ask())
-
-        @consumer(group=unique(), types=[kind])
-        async def blocks(event: Event) -> None:
-            await asyncio.sleep(0)
-            threading.Event().wait(0.5)
-            look_thread = threading.Thread(target=look)
-            look_thread.start()
-            look_thread.join()
-
-        async with here.bus.running(blocks):
-            await here.publish(kind, 1)
-            await eventually(lambda: alive)
-            (name,) = {signal.consumer for signal in here.recorder.of(WorkerChanged)}
-            await here.transport.records.delete([heartbeat_name(name)])
-            async with asyncio.timeout(2):
-                while (await here.transport.records.get([heartbeat_name(name)])) == [None]:
-                    await asyncio.sleep(0.01)
-        assert alive == [True]
-        assert records is not here.transport.records
-
-
-async def test_heartbeats_survive_an_outage() -> None:
-    """A beat that fails is made up for by the next one, and one worker's end leaves the other's record alone."""
-    from hyperbus.runtime.coordination.heartbeat import Heartbeat
-
-    transport = FaultyTransport()
-    await transport.open()
-    opened: list[bool] = []
-
-    def separate() -> Any:
-        other = FaultyTransport(transport.inner.separate())
-        really_open = other.open
-
-        async def fails_once() -> None:
-            opened.append(True)
-            if len(opened) == 1:
-                raise BusUnavailable("away")
-            await really_open()
-
-        other.open = fails_once  # type: ignore[method-assign]
-        return other
-
-    heartbeat = Heartbeat(transport.records, separate, 0.1)
-    await heartbeat.stop()
-    heartbeat = Heartbeat(transport.records, separate, 0.1)
-    await heartbeat.add("one", b"about")
-    await heartbeat.add("two", b"about")
-    await eventually(lambda: len(opened) == 2)
-    await heartbeat.remove("one")
-    for _ in range(20):
-        await asyncio.sleep(0.01)
-        one, two = await transport.records.get([heartbeat_name("one"), heartbeat_name("two")])
-        assert one is None
-    assert two == b"about"
-    await heartbeat.remove("two")
-    await asyncio.sleep(0.05)
-    await heartbeat.stop()
-    await transport.close()
 
 
 async def test_the_recorder_tells_what_it_heard() -> None:
