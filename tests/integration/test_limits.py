@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperbus import Bus, Event
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.supervisor import limits
 from hyperbus.supervisor.supervisor import Supervisor
+from hyperbus.transport import record_names
 from tests.integration.test_supervisor import WITHIN, WRITES, Project, get, running
 from tests.recorder import eventually
 from tests.servers import Server
@@ -200,10 +200,14 @@ async def dies(event: Event, delivery: Delivery) -> None:
 
             def successor() -> list[str]:
                 workers = [worker for process in supervised.serving for worker in process.workers]
-                return [] if dead in workers or len(workers) != 2 else [heartbeat_name(worker) for worker in workers]
+                return (
+                    []
+                    if dead in workers or len(workers) != 2
+                    else [record_names.heartbeat(worker) for worker in workers]
+                )
 
             await eventually(successor, within=WITHIN)
-            assert await bus.transport.records.get([heartbeat_name(dead)]) == [None]
+            assert await bus.transport.records.get([record_names.heartbeat(dead)]) == [None]
             assert None not in await bus.transport.records.get(successor())
 
 

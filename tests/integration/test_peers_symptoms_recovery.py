@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, Bus, Delivery, Event, Retry, consumer
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Acknowledged, Claimed, EntryDeadLettered, WorkerChanged
+from hyperbus.transport import record_names
 from tests.commands import environment
 from tests.recorder import Recorder, eventually
 from tests.servers import Server
@@ -122,7 +122,7 @@ async def test_a_sweeper_that_was_killed_does_not_end_recovery_for_all(server: S
         async with asyncio.timeout(20), a_bus(server) as bus:
             await publish(bus, kind, 0)
             assert await program.stdout.readline() == b"begun\n"
-            while not any(await bus.transport.records.get([f"lease:sweep:{kind}"])):
+            while not any(await bus.transport.records.get([record_names.lease(record_names.sweep_lease(kind))])):
                 await asyncio.sleep(0.01)
             program.kill()
             async with bus.running(collects(seen, kind)):
@@ -158,7 +158,7 @@ async def test_all_that_a_dead_worker_held_comes_back_at_once_even_behind_what_a
         await publish(bus, kind, *range(750))
         await deliver_to(bus, kind, "live", 350)
         await deliver_to(bus, kind, "dead", 400)
-        await bus.transport.records.put(heartbeat_name("live"), b"{}", ttl=60)
+        await bus.transport.records.put(record_names.heartbeat("live"), b"{}", ttl=60)
         async with bus.running(collects(seen, kind, concurrency=50)):
             await recorder.wait_for_one(Claimed)
             await eventually(lambda: len(seen) == 400, within=10 * reclaimer.SWEEP)
@@ -174,11 +174,11 @@ async def test_looking_for_the_dead_goes_on_and_does_not_hammer_the_server(serve
         async with a_bus(own) as bus, a_bus(own) as other:
             await publish(bus, kind, 0)
             await deliver_to(bus, kind, "live", 1)
-            await bus.transport.records.put(heartbeat_name("live"), b"{}", ttl=60)
+            await bus.transport.records.put(record_names.heartbeat("live"), b"{}", ttl=60)
             async with bus.running(collects(seen, kind)), other.running(collects(seen, kind)):
                 assert await commands_a_second(own) < MOST_COMMANDS
                 assert seen == []
-                await bus.transport.records.delete([heartbeat_name("live")])
+                await bus.transport.records.delete([record_names.heartbeat("live")])
                 await eventually(lambda: seen == [(0, 2)])
 
 

@@ -12,9 +12,9 @@ import msgspec
 
 from hyperbus import Event, consumer
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.signals import Claimed, EntryDeadLettered, Recovered, Trimmed, WorkerChanged
+from hyperbus.transport import record_names
 from hyperbus.transports.redis.transport import RedisTransport
 from tests.recorder import Recorder, eventually
 from tests.servers import Server
@@ -50,7 +50,7 @@ async def test_a_deleted_entry_that_is_handed_to_a_worker_crashes_no_decoder(ser
     async with a_bus(server, recorder) as bus:
         ids = await publish(bus, kind, *range(3))
         await deliver_to(bus, kind, "other", 3)
-        await bus.transport.records.put(heartbeat_name("other"), b"{}", ttl=60)
+        await bus.transport.records.put(record_names.heartbeat("other"), b"{}", ttl=60)
         async with bus.running(collects(seen, kind)):
             name = (await recorder.wait_for_one(WorkerChanged)).consumer
             counts = [(one.encode(), 1) for one in ids]

@@ -22,10 +22,10 @@ import redis
 
 from hyperbus import Bus, Delivery, Event, consumer
 from hyperbus.event.routing import notices_key
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.settings import Settings
 from hyperbus.signals import Claimed, Recovered, WorkerChanged
+from hyperbus.transport import record_names
 from tests.commands import Running, environment, wait_for, write_modules
 from tests.recorder import Recorder, eventually
 from tests.servers import Server
@@ -249,7 +249,7 @@ async def test_a_million_entries_of_a_live_worker_are_found_again_without_a_long
             Bus(settings=settings, listeners=[recorder]) as bus,
             Bus(settings=settings, listeners=[looking]) as on,
         ):
-            await bus.transport.records.put(heartbeat_name("gone"), b"{}", ttl=600)
+            await bus.transport.records.put(record_names.heartbeat("gone"), b"{}", ttl=600)
             async with bus.running(takes_batches(kind, seen)), on.running(takes_batches(kind, [])):
                 name = (await recorder.wait_for_one(WorkerChanged)).consumer
                 stream, streams, after = f"events:{kind}", bus.transport.streams, b"0-0"

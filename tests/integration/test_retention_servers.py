@@ -13,6 +13,7 @@ from hyperbus import Bus, Event, EventData, consumer
 from hyperbus.event.retention import Keep
 from hyperbus.settings import Settings
 from hyperbus.signals import Acknowledged, CutUnread, GroupAbandoned, HardCapNear, Signal, Trimmed
+from hyperbus.transport import record_names
 from tests.recorder import Recorder
 from tests.servers import Server, server_binaries
 from tests.unit.runtime.running import unique
@@ -190,9 +191,9 @@ async def test_a_group_that_a_server_lost_holds_the_stream(server: Server) -> No
     async with Bus(settings=settings, listeners=[recorder]) as bus:
         async with bus.running(served):
             await bus.publish_many([Event(type=kind, data={}) for _ in range(100)])
-            records, member = bus.transport.records, f"{{{prefix}:{kind}}}:served"
+            records, name = bus.transport.records, record_names.served(f"{prefix}:{kind}", "served")
             async with asyncio.timeout(10):
-                while await records.get([f"served:{member}"]) != [b"served"]:
+                while await records.get([name]) != [b"served"]:
                     await asyncio.sleep(0.05)
         # Its worker is gone. The server loses the group; another one, which acks all, goes on.
         await asyncio.to_thread(server.command, "XGROUP", "DESTROY", f"{prefix}:{kind}", "served")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, Bus, Delivery, Event, Reject, consumer
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.settings import Settings
 from hyperbus.signals import (
     Acknowledged,
@@ -24,6 +23,7 @@ from hyperbus.signals import (
     StreamsFound,
     WorkerChanged,
 )
+from hyperbus.transport import record_names
 from tests.recorder import Recorder, eventually
 from tests.servers import Server, server_binaries
 from tests.unit.runtime.running import body, unique
@@ -103,12 +103,12 @@ async def test_a_dead_workers_entries_are_taken_over_and_a_live_ones_never(serve
             reader = bus.transport.open_reader()
             await reader.read_group("g", name, [f"events:{kind}"], count=count, block=0)
             await reader.close()
-        await records.put(heartbeat_name("live"), b"{}", ttl=60)
+        await records.put(record_names.heartbeat("live"), b"{}", ttl=60)
         async with bus.running(collects(seen, group="g", types=[kind])):
             await recorder.wait_for(lambda _: acked(recorder) == 2)
             (left,) = await streams.pending(f"events:{kind}", "g")
             assert left.consumer == "live"
-            await records.delete([heartbeat_name("live")])
+            await records.delete([record_names.heartbeat("live")])
             await recorder.wait_for(lambda _: acked(recorder) == 3)
     assert seen == [(1, 2), (2, 2), (0, 2)]
     assert [claimed.owner for claimed in recorder.of(Claimed)] == ["dead", "live"]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.event.routing import type_in
-from hyperbus.transport import Transport
+from hyperbus.transport import Transport, record_names
 
 #: How often the directory of streams is read when no birth is announced.
 LOOK: Seconds = 0.5
@@ -28,7 +28,13 @@ class StreamFinder:
     """
 
     def __init__(
-        self, transport: Transport, clock: Clock, *, prefix: str, directory: str, scan_interval: Seconds
+        self,
+        transport: Transport,
+        clock: Clock,
+        *,
+        prefix: str,
+        scan_interval: Seconds,
+        directory: str = record_names.STREAM_DIRECTORY,
     ) -> None:
         self._transport = transport
         self._clock = clock

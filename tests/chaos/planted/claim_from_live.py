@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
+from hyperbus.transport import record_names
 from hyperbus.transports.redis.records import RedisRecords
 
 _get: Any = RedisRecords.get
-_HEARTBEAT = heartbeat_name("")
+_HEARTBEAT = record_names.heartbeat("")
 
 
 async def _blind(self: RedisRecords, names: Sequence[str]) -> list[bytes | None]:

@@ -9,11 +9,11 @@ import pytest
 
 from hyperbus import BusUnavailable, Delivery, Event, consumer
 from hyperbus.errors import ServerError
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.runtime.recovery.reclaimer import PAGE
 from hyperbus.signals import Acknowledged, Claimed, ConnectionChanged, Recovered, WorkerChanged
+from hyperbus.transport import record_names
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
 from tests.unit.runtime.running import Running, unique
@@ -208,7 +208,7 @@ async def test_a_stopping_worker_finishes_what_runs_and_hands_back_the_rest_untr
         assert done == [0]
         assert list((await here.pending(kind, group)).values()) == [0, 0, 0, 0]
         (name,) = {signal.consumer for signal in here.recorder.of(WorkerChanged)}
-        assert await here.memory.records.get([heartbeat_name(name)]) == [None]
+        assert await here.memory.records.get([record_names.heartbeat(name)]) == [None]
         seen: list[Any] = []
         async with here.bus.running(collects(seen, group=group, types=[kind])):
             await eventually(lambda: len(seen) == 4)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, BusUnavailable, Event, Retry, consumer
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.in_flight.inbox import Received
 from hyperbus.runtime.in_flight.key_order import KeyOrder
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import EntryDeadLettered
+from hyperbus.transport import record_names
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
@@ -217,7 +217,7 @@ async def test_of_two_that_sweep_at_once_one_gets_all(monkeypatch: pytest.Monkey
         await publish_one_key(here, kind, range(8))
         await here.deliver_to_the_dead(kind, group, count=8)
         memory, stream = here.memory.streams, f"events:{kind}"
-        await here.memory.records.put(heartbeat_name("quick"), b"here", ttl=60)
+        await here.memory.records.put(record_names.heartbeat("quick"), b"here", ttl=60)
         oldest = [entry.id for entry in await memory.pending(stream, group, count=2)]
 
         async def claim(method: Any, *arguments: Any, **options: Any) -> Any:
