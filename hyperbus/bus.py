@@ -27,7 +27,7 @@ from hyperbus.event.routing import check_name
 from hyperbus.logger import get_logger
 from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
 from hyperbus.runtime.iteration import consume_events, read_events
-from hyperbus.runtime.services import Surroundings, open_surroundings
+from hyperbus.runtime.services import Services, open_services
 from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
 from hyperbus.signals import Announcer, Listener
@@ -77,8 +77,8 @@ class Bus:
         self._stack = AsyncExitStack()
         self._publisher: Publisher | None = None
         self._workers: list[Worker] = []
-        self._surroundings: Surroundings | None = None
-        self._surroundings_lock = asyncio.Lock()
+        self._services: Services | None = None
+        self._services_lock = asyncio.Lock()
         self._log = get_logger("hyperbus")
 
     # -- opening and closing
@@ -110,7 +110,7 @@ class Bus:
         try:
             await self._stack.aclose()
         finally:
-            self._publisher = self._surroundings = None
+            self._publisher = self._services = None
 
     @property
     def transport(self) -> Transport:
@@ -232,8 +232,8 @@ class Bus:
             HyperbusError: one could not start, or failed.
         """
         check_declarations([declaration_of(consumer) for consumer in consumers])
-        around = await self._open_surroundings()
-        workers = [Worker(consumer, around) for consumer in consumers]
+        services = await self._open_services()
+        workers = [Worker(consumer, services) for consumer in consumers]
         self._workers += workers
         left_by: BaseException | None = None
         try:
@@ -274,7 +274,7 @@ class Bus:
 
         Leaving the loop hands the event in hand back to the group. `types` are names, globs or classes.
         """
-        return consume_events(self._open_surroundings, types, group=group, start_from=start_from)
+        return consume_events(self._open_services, types, group=group, start_from=start_from)
 
     @overload
     def read(
@@ -292,7 +292,7 @@ class Bus:
             after: an entry id to begin after; by default from the first entry. Within a stream events are in
                 order; across streams they are as they arrive.
         """
-        return read_events(self._open_surroundings, types, after=after)
+        return read_events(self._open_services, types, after=after)
 
     # -- inside
 
@@ -346,11 +346,11 @@ class Bus:
         self._log.warning("no url given: using an embedded server; set HYPERBUS_URL to choose", folder=str(folder))
         return DEFAULT_URL
 
-    async def _open_surroundings(self) -> Surroundings:
-        """Return what workers share; made at the first use, closed with the bus."""
-        async with self._surroundings_lock:
-            if self._surroundings is None:
-                self._surroundings = await open_surroundings(
+    async def _open_services(self) -> Services:
+        """Return what workers share; opened at the first use, closed with the bus."""
+        async with self._services_lock:
+            if self._services is None:
+                self._services = await open_services(
                     self._stack,
                     self.transport,
                     self._announcer,
@@ -359,7 +359,7 @@ class Bus:
                     prefix=self._prefix,
                     publish=self.publish,
                 )
-        return self._surroundings
+        return self._services
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

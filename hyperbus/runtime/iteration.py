@@ -14,15 +14,15 @@ from hyperbus.event.routing import TypeFilter, stream_key
 from hyperbus.runtime.handling.decoder import EventDecoder
 from hyperbus.runtime.in_flight.inbox import receive
 from hyperbus.runtime.reading.group_reader import BLOCK
-from hyperbus.runtime.services import Surroundings
+from hyperbus.runtime.services import Services
 from hyperbus.runtime.worker import Worker
 from hyperbus.transport import FIRST_ID, Entry, Read
 
 #: Entries of one stream in one read of `read_events`.
 _PAGE = 200
 
-#: Gives the surroundings of the process, opened at the first use.
-Open = Callable[[], Awaitable[Surroundings]]
+#: Gives the services of the process, opened at the first use.
+Open = Callable[[], Awaitable[Services]]
 Types = Sequence[str | type[EventData]]
 
 
@@ -89,7 +89,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
         await reader.wake()
 
     try:
-        known = await around.finder.follow(found) if names.globs else {}
+        known = await around.finder.subscribe(found) if names.globs else {}
         await found({**{stream_key(around.prefix, name): name for name in names.names}, **known})
         while not around.closing.is_set():
             if not positions:
@@ -111,7 +111,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                     continue  # what cannot be read has no place in a loop over events; groups dead-letter it
                 yield event
     finally:
-        around.finder.forget(found)
+        around.finder.unsubscribe(found)
         await reader.close()
 
 

@@ -1,11 +1,10 @@
-"""What every worker of a process shares. The bus makes it at the first use, and owns it."""
+"""What every worker of a process shares. The bus opens it at the first use, and owns it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from hyperbus.clock import Clock, Seconds
@@ -13,7 +12,6 @@ from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.event.codec import Codec, codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.logger import get_logger
-from hyperbus.publisher import STREAM_DIRECTORY
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
 from hyperbus.runtime.coordination.notifier import STREAM_BORN, Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
@@ -32,32 +30,43 @@ class Stoppable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Services:
     """What every worker of a process shares."""
 
-    transport: Transport
-    heartbeat: Heartbeat
-    finder: StreamFinder
-    notices: Notifier
-    solitude: Solitude
-    announcer: Announcer
-    clock: Clock
-    codecs: Sequence[Codec]
-    data_types: Mapping[str, type[EventData]]
-    publish: PublishEvent
-    prefix: str
-    prefetch: int
-    prefetch_bytes: int
-    heartbeat_ttl: Seconds
-    drain_timeout: Seconds
-    #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
-    loops: dict[Stoppable, asyncio.Task[None]] = field(default_factory=dict)
-    #: Set when the bus closes: loops of `read` end.
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(
+        self,
+        transport: Transport,
+        announcer: Announcer,
+        clock: Clock,
+        *,
+        settings: Settings,
+        prefix: str,
+        publish: PublishEvent,
+    ) -> None:
+        self.transport = transport
+        self.announcer = announcer
+        self.clock = clock
+        self.prefix = prefix
+        self.publish = publish
+        self.prefetch = settings.prefetch
+        self.prefetch_bytes = settings.prefetch_bytes
+        self.heartbeat_ttl: Seconds = settings.heartbeat_ttl
+        self.drain_timeout: Seconds = settings.drain_timeout
+        self.codecs: Sequence[Codec] = codecs()
+        self.data_types: Mapping[str, type[EventData]] = event_types()
+        self.heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
+        self.finder = StreamFinder(transport, clock, prefix=prefix, scan_interval=settings.scan_interval)
+        self.notifier = Notifier(transport, clock, prefix=prefix)
+        self.notifier.subscribe(STREAM_BORN, self.finder.look_soon)
+        self.retention = Retention(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
+        self.solitude = Solitude(clock)
+        #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
+        self.loops: dict[Stoppable, asyncio.Task[None]] = {}
+        #: Set when the bus closes: loops of `read` end.
+        self.closing = asyncio.Event()
 
 
-async def open_surroundings(
+async def open_services(
     stack: AsyncExitStack,
     transport: Transport,
     announcer: Announcer,
@@ -66,48 +75,25 @@ async def open_surroundings(
     settings: Settings,
     prefix: str,
     publish: PublishEvent,
-) -> Surroundings:
+) -> Services:
     """Start what workers share; `stack` ends it.
 
     Raises:
         BusUnavailable: the server cannot be reached.
     """
     await _warn_of_eviction(transport)
-    heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
-    finder = StreamFinder(
-        transport, clock, prefix=prefix, directory=STREAM_DIRECTORY, scan_interval=settings.scan_interval
-    )
-    notices = Notifier(transport, clock, prefix=prefix)
-    await notices.start()
-    notices.hear(STREAM_BORN, finder.look_soon)
-    stack.push_async_callback(heartbeat.stop)
-    retention = Retention(transport, announcer, clock, settings, prefix=prefix, types=event_types())
+    services = Services(transport, announcer, clock, settings=settings, prefix=prefix, publish=publish)
+    await services.notifier.start()
+    stack.push_async_callback(services.heartbeat.stop)
     for part, name in (
-        (finder.run(), "stream finder"),
-        (notices.run(), "notices"),
-        (retention.run(), "retention"),
+        (services.finder.run(), "stream finder"),
+        (services.notifier.run(), "notifier"),
+        (services.retention.run(), "retention"),
     ):
         stack.push_async_callback(_end, asyncio.create_task(part, name=f"hyperbus {name}"))
-    around = Surroundings(
-        transport=transport,
-        heartbeat=heartbeat,
-        finder=finder,
-        notices=notices,
-        solitude=Solitude(clock),
-        announcer=announcer,
-        clock=clock,
-        codecs=codecs(),
-        data_types=event_types(),
-        publish=publish,
-        prefix=prefix,
-        prefetch=settings.prefetch,
-        prefetch_bytes=settings.prefetch_bytes,
-        heartbeat_ttl=settings.heartbeat_ttl,
-        drain_timeout=settings.drain_timeout,
-    )
-    stack.push_async_callback(_end_loops, around.loops)
-    stack.callback(around.closing.set)
-    return around
+    stack.push_async_callback(_end_loops, services.loops)
+    stack.callback(services.closing.set)
+    return services
 
 
 async def _warn_of_eviction(transport: Transport) -> None:

@@ -33,7 +33,7 @@ from hyperbus.runtime.poison.quarantine import INNOCENT, Suspects
 from hyperbus.runtime.reading.group_reader import CursorReader, GroupReader
 from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver, HandOver
 from hyperbus.runtime.recovery.reclaimer import LEASE, Reclaimer
-from hyperbus.runtime.services import Surroundings
+from hyperbus.runtime.services import Services
 from hyperbus.signals import StreamsFound, WorkerChanged
 from hyperbus.transport import FIRST_ID
 
@@ -51,7 +51,7 @@ class Worker:
     5. The consumer's own `stop`.
     """
 
-    def __init__(self, declared: object, around: Surroundings) -> None:
+    def __init__(self, declared: object, around: Services) -> None:
         self.declaration: Declaration = declaration_of(declared)
         self.name = consumer_name()
         self._around = around
@@ -62,7 +62,7 @@ class Worker:
         self.ready = asyncio.Event()
         self._types: dict[str, str] = {}
         self._handing_over = HandOver(
-            self._streams, self.declaration.group, self.name, alive=self._alive, give=around.notices.give
+            self._streams, self.declaration.group, self.name, alive=self._alive, give=around.notifier.notify
         )
         self._unbegun: list[Received] = []
         self._executors: list[Executor] = []
@@ -174,10 +174,10 @@ class Worker:
                     reader.recover_soon()
 
         await around.heartbeat.add(self.name, self._about())
-        around.heartbeat.keep(parker.keep)
-        around.notices.hear(HANDED_OVER, hear)
+        around.heartbeat.subscribe(parker.keep)
+        around.notifier.subscribe(HANDED_OVER, hear)
         try:
-            known = await around.finder.follow(found) if self.declaration.types.globs else {}
+            known = await around.finder.subscribe(found) if self.declaration.types.globs else {}
             await found({**self._named_streams(), **known})
             await reader.join()
             await self._work(
@@ -188,9 +188,9 @@ class Worker:
                 stop_intake=reader.stop, finish=(acker.close, dead.close, parker.close),
             )  # fmt: skip
         finally:
-            around.notices.forget(HANDED_OVER, hear)
-            around.finder.forget(found)
-            around.heartbeat.drop(parker.keep)
+            around.notifier.unsubscribe(HANDED_OVER, hear)
+            around.finder.unsubscribe(found)
+            around.heartbeat.unsubscribe(parker.keep)
             await self._leave()
 
     async def _create_groups(self, names: Sequence[str], after: bytes) -> None:
@@ -270,14 +270,14 @@ class Worker:
             await add(streams, from_now=False)
 
         try:
-            known = await around.finder.follow(found) if self.declaration.types.globs else {}
+            known = await around.finder.subscribe(found) if self.declaration.types.globs else {}
             await add({**self._named_streams(), **known}, from_now=True)
             await self._work(
                 self._executor(handler, CursorEndings(self._inbox)),
                 intake=[reader.run()], helpers=[], finishers=[], stop_intake=reader.stop, finish=(),
             )  # fmt: skip
         finally:
-            around.finder.forget(found)
+            around.finder.unsubscribe(found)
 
     # -- what both share
 

@@ -17,7 +17,7 @@ from hyperbus.transport import Records, Transport, record_names
 #: Heartbeats in the time that a worker counts as alive.
 BEATS = 4
 #: What is to be done at each beat, on the thread's own connection and event loop.
-Keep = Callable[[Transport], Awaitable[None]]
+Subscriber = Callable[[Transport], Awaitable[None]]
 
 #: For those that still ask here.
 heartbeat_name = record_names.heartbeat
@@ -35,7 +35,7 @@ class Heartbeat:
         self._separate = separate
         self._ttl = ttl
         self._names: dict[str, bytes] = {}
-        self._keeps: list[Keep] = []
+        self._subscribers: list[Subscriber] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -61,15 +61,15 @@ class Heartbeat:
         with suppress(HyperbusError):  # failing leaves it to end by itself
             await self._records.delete([record_names.heartbeat(consumer)])
 
-    def keep(self, what: Keep) -> None:
-        """Call `what` at each beat from now on, in the thread; it may raise nothing but HyperbusError."""
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` at each beat from now on, in the thread; it may raise nothing but HyperbusError."""
         with self._lock:
-            self._keeps.append(what)
+            self._subscribers.append(subscriber)
 
-    def drop(self, what: Keep) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         """Call it no more; a call that has begun goes on."""
         with self._lock:
-            self._keeps.remove(what)
+            self._subscribers.remove(subscriber)
 
     async def stop(self) -> None:
         """End the thread."""
@@ -88,14 +88,14 @@ class Heartbeat:
         try:
             while not await asyncio.to_thread(self._stopping.wait, pause):
                 with self._lock:
-                    names, keeps = dict(self._names), list(self._keeps)
+                    names, subscribers = dict(self._names), list(self._subscribers)
                 try:
                     if not opened:
                         await transport.open()
                         opened = True
                     await self._renew(transport.records, names)
-                    for keep in keeps:
-                        await keep(transport)
+                    for subscriber in subscribers:
+                        await subscriber(transport)
                 except HyperbusError:
                     continue  # the workers notice an outage themselves; the next beat tries again
         finally:

@@ -32,6 +32,6 @@ class Lease:
         """Tell whether nobody holds it."""
         return (await self._records.get([self._name]))[0] is None
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Give the lease up, if it is held."""
         await self._records.compare_and_set(self._name, self._holder, None)

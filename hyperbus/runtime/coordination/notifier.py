@@ -17,22 +17,22 @@ STREAM_BORN = b"stream"
 KEEP = 1_000
 _PAUSE: Seconds = 0.5
 
-#: Hears the body of a notice.
-Hear = Callable[[bytes], None]
+#: Told the body of a notice.
+Subscriber = Callable[[bytes], None]
 
 
 class Notifier:
-    """Reads notices and tells who asked for their kind. What is missed is found otherwise, only later."""
+    """Gives notices, and tells subscribers of those of their kind. What is missed is found otherwise, only later."""
 
     def __init__(self, transport: Transport, clock: Clock, *, prefix: str) -> None:
         self._transport = transport
         self._clock = clock
         self._key = notices_key(prefix)
-        self._hearers: dict[bytes, list[Hear]] = {}
+        self._subscribers: dict[bytes, list[Subscriber]] = {}
         self._position: bytes | None = None
 
     async def start(self) -> None:
-        """Find the place after which notices are heard.
+        """Find the place after which notices are read.
 
         Raises:
             BusUnavailable: the server cannot be reached.
@@ -40,16 +40,16 @@ class Notifier:
         if self._position is None:
             (self._position,) = await self._transport.streams.last_ids([self._key])
 
-    def hear(self, kind: bytes, hearer: Hear) -> None:
-        """Let `hearer` be told of notices of a kind."""
-        self._hearers.setdefault(kind, []).append(hearer)
+    def subscribe(self, kind: bytes, subscriber: Subscriber) -> None:
+        """Tell `subscriber` of notices of a kind from now on."""
+        self._subscribers.setdefault(kind, []).append(subscriber)
 
-    def forget(self, kind: bytes, hearer: Hear) -> None:
-        """Tell `hearer` no more."""
-        self._hearers[kind].remove(hearer)
+    def unsubscribe(self, kind: bytes, subscriber: Subscriber) -> None:
+        """Tell `subscriber` no more."""
+        self._subscribers[kind].remove(subscriber)
 
-    async def give(self, kind: bytes, body: bytes) -> None:
-        """Tell every process.
+    async def notify(self, kind: bytes, body: bytes) -> None:
+        """Tell every process, this one too.
 
         Raises:
             BusUnavailable, ServerError: the server is away, or full.
@@ -57,7 +57,7 @@ class Notifier:
         await self._transport.streams.append_notice(self._key, kind, body, keep=KEEP)
 
     async def run(self) -> None:
-        """Hear until cancelled."""
+        """Read notices until cancelled."""
         reader = self._transport.open_reader()
         try:
             while True:
@@ -75,5 +75,5 @@ class Notifier:
             await reader.close()
 
     def _tell(self, fields: list[bytes]) -> None:
-        for hearer in tuple(self._hearers.get(fields[0], ())) if len(fields) > 1 else ():
-            hearer(fields[1])
+        for subscriber in tuple(self._subscribers.get(fields[0], ())) if len(fields) > 1 else ():
+            subscriber(fields[1])

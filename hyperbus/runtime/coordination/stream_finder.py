@@ -17,49 +17,40 @@ LOOK: Seconds = 0.5
 MOST_STREAMS = 10_000
 
 #: Told of every event type whose stream was found, by stream key.
-Found = Callable[[dict[str, str]], Awaitable[None]]
+Subscriber = Callable[[dict[str, str]], Awaitable[None]]
 
 
 class StreamFinder:
-    """Looks for streams under one prefix and tells each follower of those it has not been told of.
+    """Looks for streams under one prefix and tells each subscriber of those it has not been told of.
 
     Publishers enter their streams in a directory before the first entry, and give notice of them, upon which
     `look_soon` is called; streams of other programs are found by a scan of the keys, every `scan_interval`.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        clock: Clock,
-        *,
-        prefix: str,
-        scan_interval: Seconds,
-        directory: str = record_names.STREAM_DIRECTORY,
-    ) -> None:
+    def __init__(self, transport: Transport, clock: Clock, *, prefix: str, scan_interval: Seconds) -> None:
         self._transport = transport
         self._clock = clock
         self._prefix = prefix
-        self._directory = directory
         self._scan_interval = scan_interval
-        self._followers: dict[Found, set[str]] = {}
+        self._subscribers: dict[Subscriber, set[str]] = {}
         self._next_scan = 0.0
         self._wanted = asyncio.Event()
         self._look = asyncio.Event()
 
-    async def follow(self, found: Found) -> dict[str, str]:
-        """Return the event types there are, by stream, and tell `found` of new ones from now on.
+    async def subscribe(self, subscriber: Subscriber) -> dict[str, str]:
+        """Return the event types there are, by stream, and tell `subscriber` of new ones from now on.
 
         Raises:
             BusUnavailable: the server cannot be reached.
         """
         known = await self._scan() | await self._read_directory()
         self._wanted.set()
-        self._followers[found] = set(known)
+        self._subscribers[subscriber] = set(known)
         return known
 
-    def forget(self, found: Found) -> None:
-        """Tell `found` of nothing more."""
-        self._followers.pop(found, None)
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Tell `subscriber` of nothing more."""
+        self._subscribers.pop(subscriber, None)
 
     def look_soon(self, _notice: bytes = b"") -> None:
         """Read the directory now: a stream was born."""
@@ -80,21 +71,21 @@ class StreamFinder:
             except HyperbusError:
                 await self._clock.sleep(LOOK)
                 continue  # the readers announce an outage
-            for found, told in list(self._followers.items()):
-                await self._tell(found, told, known)
+            for subscriber, told in list(self._subscribers.items()):
+                await self._tell(subscriber, told, known)
 
-    async def _tell(self, found: Found, told: set[str], known: dict[str, str]) -> None:
+    async def _tell(self, subscriber: Subscriber, told: set[str], known: dict[str, str]) -> None:
         new = {stream: event_type for stream, event_type in known.items() if stream not in told}
         if not new:
             return
         try:
-            await found(new)
+            await subscriber(new)
         except HyperbusError:
             return  # told again at the next look
         told.update(new)
 
     async def _read_directory(self) -> dict[str, str]:
-        members = await self._transport.records.members(self._directory, count=MOST_STREAMS)
+        members = await self._transport.records.members(record_names.STREAM_DIRECTORY, count=MOST_STREAMS)
         return self._typed([stream for stream, _ in members])
 
     async def _scan(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Right(Protocol):
         """Take or keep it; tell whether it is held."""
         ...
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Give it up."""
         ...
 
@@ -156,7 +156,7 @@ class Reclaimer:
             return 0
         if not self._ordered and not self._may_judge():
             await self._look_at_checkpoints(names, self._checkpoints.save)
-            await self._right.let_go()  # another worker may judge already
+            await self._right.release()  # another worker may judge already
             return 0
         summaries = await self._hear(self._streams.pending_summaries([(name, self._group) for name in names]))
         owners = {owner for summary in summaries for owner in summary.consumers if owner != self._consumer}
@@ -244,7 +244,7 @@ class Reclaimer:
             room = min(self._inbox.room(), PAGE)
             if not room:
                 if not self._ordered:
-                    await self._right.let_go()  # another worker may have room
+                    await self._right.release()  # another worker may have room
                 return claimed
             left = await self._streams.pending(stream, self._group, consumer=owner, after=FIRST_ID, count=room)
             if not left:

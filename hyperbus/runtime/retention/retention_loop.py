@@ -98,7 +98,7 @@ class Retention:
         finally:
             if self._mine:
                 with suppress(HyperbusError):  # failing leaves it to its time
-                    await self._right.let_go()
+                    await self._right.release()
 
     async def round(self) -> int:
         """Look streams over once, if this process has the right to; return how many entries were cut.

@@ -181,7 +181,7 @@ async def test_many_suspects_beside_a_handler_that_never_ends_starve_nobody(monk
         async with here.bus.running(long_one, handler):
             await here.publish(long_kind, 0)
             await asyncio.wait_for(begun.wait(), 3)
-            await eventually(lambda: here.bus._surroundings.solitude.wanted)
+            await eventually(lambda: here.bus._services.solitude.wanted)
             await here.publish(kind, 100)
             await eventually(lambda: 100 in seen)
             assert seen == [100], "others have their time before suspects give up waiting"
@@ -298,7 +298,7 @@ async def test_suspects_that_wait_are_handed_over_when_the_worker_stops(monkeypa
         async with here.bus.running(long_one, handler):
             await here.publish(long_kind, 0)
             await asyncio.wait_for(begun.wait(), 3)
-            await eventually(lambda: here.bus._surroundings.solitude.wanted)
+            await eventually(lambda: here.bus._services.solitude.wanted)
             await here.publish(kind, 7)
         assert sorted((await here.pending(kind, "g")).values()) == [0, 2, 2, 2, 2, 2]
         cut_off = [signal.group for signal in here.recorder.of(WorkerChanged) if signal.state == "cut off"]

@@ -20,9 +20,9 @@ async def test_one_holds_a_lease_at_a_time() -> None:
     assert await mine.hold()
     assert await mine.hold()
     assert not await theirs.hold()
-    await theirs.let_go()
+    await theirs.release()
     assert not await theirs.hold()
-    await mine.let_go()
+    await mine.release()
     assert await theirs.hold()
     async with asyncio.timeout(2):
         while not await mine.hold():

@@ -22,7 +22,7 @@ class Listening:
         self.one = Notifier(self.transport, SystemClock(), prefix="events")
         self.other = Notifier(self.transport, SystemClock(), prefix="events")
         self.heard: list[bytes] = []
-        self.other.hear(b"kind", self.heard.append)
+        self.other.subscribe(b"kind", self.heard.append)
 
     async def __aenter__(self) -> Self:
         await self.transport.open()
@@ -39,9 +39,9 @@ class Listening:
 async def test_a_notice_reaches_other_processes_at_once() -> None:
     """In order, and only who asked for its kind."""
     async with Listening() as here:
-        await here.one.give(b"other kind", b"0")
+        await here.one.notify(b"other kind", b"0")
         for body in (b"1", b"2"):
-            await here.one.give(b"kind", body)
+            await here.one.notify(b"kind", body)
         await eventually(lambda: here.heard == [b"1", b"2"])
 
 
@@ -49,9 +49,9 @@ async def test_what_was_told_before_is_not_heard() -> None:
     """An old notice says nothing about now."""
     here = Listening()
     await here.transport.open()
-    await here.one.give(b"kind", b"old")
+    await here.one.notify(b"kind", b"old")
     async with here:
-        await here.one.give(b"kind", b"new")
+        await here.one.notify(b"kind", b"new")
         await eventually(lambda: here.heard == [b"new"])
 
 
@@ -67,7 +67,7 @@ async def test_an_outage_is_made_up_for() -> None:
 
     here.transport.reader_overrides["read"] = breaks
     async with here:
-        await here.one.give(b"kind", b"1")
+        await here.one.notify(b"kind", b"1")
         await eventually(lambda: here.heard == [b"1"])
     assert len(failed) == 2
 
@@ -76,7 +76,7 @@ async def test_anybody_can_write_nonsense() -> None:
     """It is passed over."""
     async with Listening() as here:
         await here.transport.streams.append([NewEntry(notices_key("events"), b"nobody's", b"\xff")])
-        await here.one.give(b"kind", b"1")
+        await here.one.notify(b"kind", b"1")
         await eventually(lambda: here.heard == [b"1"])
 
 
@@ -84,8 +84,8 @@ async def test_who_forgot_is_told_no_more() -> None:
     """A worker that stopped hears nothing."""
     async with Listening() as here:
         others: list[bytes] = []
-        here.other.hear(b"kind", others.append)
-        here.other.forget(b"kind", others.append)
-        await here.one.give(b"kind", b"1")
+        here.other.subscribe(b"kind", others.append)
+        here.other.unsubscribe(b"kind", others.append)
+        await here.one.notify(b"kind", b"1")
         await eventually(lambda: here.heard == [b"1"])
     assert others == []
