@@ -40,11 +40,6 @@ def type_in(prefix: str, stream: str) -> str | None:
     return event_type
 
 
-def notices_key(prefix: str) -> str:
-    """Return the key of the stream in which processes tell each other of new streams, and of entries handed over."""
-    return f"hyperbus:{prefix}:notices"
-
-
 class TypeFilter:
     """Which event types a list of names and globs covers. In a glob, `*` matches any run of characters, dots too."""
 

@@ -12,11 +12,9 @@ from typing import NamedTuple, TypeGuard
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUncertain
-from hyperbus.event.routing import notices_key
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
-from hyperbus.transport import Durability, NewEntry, Transport
+from hyperbus.transport import Durability, NewEntry, Transport, record_names
 from hyperbus.transport.appends import Tell
-from hyperbus.transport.record_names import STREAM_DIRECTORY
 
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
 #: and the server is asked again whether it can do what `durability=` asks.
@@ -145,8 +143,9 @@ class Appender:
         if not new:
             return
         try:
-            if await self._transport.records.add_members(STREAM_DIRECTORY, new):
-                births = [NewEntry(notices_key(self._prefix), b"stream", stream.encode()) for stream in new]
+            if await self._transport.records.add_members(record_names.STREAM_DIRECTORY, new):
+                notices = record_names.notices_key(self._prefix)
+                births = [NewEntry(notices, record_names.STREAM_BORN, stream.encode()) for stream in new]
                 await self._transport.streams.append(births)  # who misses one reads the directory soon after
         except BusUnavailable:
             raise

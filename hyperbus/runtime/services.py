@@ -13,13 +13,13 @@ from hyperbus.event.codec import Codec, codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.logger import get_logger
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
-from hyperbus.runtime.coordination.notifier import STREAM_BORN, Notifier
+from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
 from hyperbus.runtime.poison.isolation import Solitude
 from hyperbus.runtime.retention.retention_loop import Retention
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
-from hyperbus.transport import Transport
+from hyperbus.transport import Transport, record_names
 
 
 class Stoppable(Protocol):
@@ -57,7 +57,7 @@ class Services:
         self.heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
         self.finder = StreamFinder(transport, clock, prefix=prefix, scan_interval=settings.scan_interval)
         self.notifier = Notifier(transport, clock, prefix=prefix)
-        self.notifier.subscribe(STREAM_BORN, self.finder.look_soon)
+        self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
         self.retention = Retention(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
         self.solitude = Solitude(clock)
         #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.

@@ -17,7 +17,6 @@ from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
 from hyperbus.errors import HyperbusError, WrongTypeError
 from hyperbus.event.routing import stream_key
-from hyperbus.runtime.coordination.heartbeat import heartbeat_name
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.group.checkpoints import Checkpoints
 from hyperbus.runtime.handling.decoder import EventDecoder
@@ -35,7 +34,7 @@ from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver, HandOver
 from hyperbus.runtime.recovery.reclaimer import LEASE, Reclaimer
 from hyperbus.runtime.services import Services
 from hyperbus.signals import StreamsFound, WorkerChanged
-from hyperbus.transport import FIRST_ID
+from hyperbus.transport import FIRST_ID, record_names
 
 
 class Worker:
@@ -145,7 +144,8 @@ class Worker:
         self._waiting_for_retry = retrier.waiting
         reader.resume_with(retrier.resume)
         reclaimer = Reclaimer(
-            self._streams, self._inbox, Lease(around.transport.records, f"sweep:{group}", self.name, LEASE),
+            self._streams, self._inbox,
+            Lease(around.transport.records, record_names.sweep_lease(group), self.name, LEASE),
             around.announcer, around.clock,
             group=group, consumer=self.name, ttl=around.heartbeat_ttl, alive=self._alive,
             names=reader.readable, type_in=self._types.__getitem__, claims_uncertain=reader.recover,
@@ -238,7 +238,7 @@ class Worker:
         if start_from != "new":
             return start_from.encode()
         # "New" means since the group was first declared, by any process: the time is kept, and is an entry id.
-        records, name = self._around.transport.records, f"group:{self.declaration.group}"
+        records, name = self._around.transport.records, record_names.group_start(self.declaration.group)
         declared = f"{int(await records.server_time() * 1000) - 1}-18446744073709551615".encode()
         if await records.compare_and_set(name, None, declared):
             return declared
@@ -246,7 +246,7 @@ class Worker:
         return stored or declared
 
     async def _alive(self, consumers: Sequence[str]) -> list[bool]:
-        found = await self._around.transport.records.get([heartbeat_name(consumer) for consumer in consumers])
+        found = await self._around.transport.records.get([record_names.heartbeat(consumer) for consumer in consumers])
         return [value is not None for value in found]
 
     # -- every process

@@ -1,6 +1,6 @@
-"""The names of all records, relative to the prefix. Nobody else spells one: two spellings would be two records.
+"""The names of all records, relative to the prefix, and of the notices. Two spellings would be two records.
 
-docs/redis-keys.md says what each holds, and until when.
+Nobody else spells one. docs/redis-keys.md says what each holds, and until when.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ STREAM_DIRECTORY = "streams"
 GROUP_DIRECTORY = "groups"
 #: The lease of the process that cuts streams.
 RETENTION_LEASE = "retention"
+#: The kind of the notice that a publisher gives of a stream that it is the first to publish into.
+STREAM_BORN = b"stream"
 
 _MEMBER = re.compile(r"\{([^{}]*)\}:(.*)", re.DOTALL)
+
+
+def notices_key(prefix: str) -> str:
+    """Return the key of the stream of notices. It is no record, and its key is whole: it is read like any stream."""
+    return f"hyperbus:{prefix}:notices"
 
 
 def heartbeat(consumer: str) -> str:

@@ -11,7 +11,6 @@ import time
 import msgspec
 
 from hyperbus import Event, consumer
-from hyperbus.event.routing import notices_key
 from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.signals import Claimed, EntryDeadLettered, Recovered, Trimmed, WorkerChanged
 from hyperbus.transport import record_names
@@ -57,7 +56,9 @@ async def test_a_deleted_entry_that_is_handed_to_a_worker_crashes_no_decoder(ser
             await bus.transport.streams.hand_over(stream, kind, "other", name, counts)
             await command(server, "XDEL", stream, ids[1])
             notice = msgspec.json.encode(HandedOver(name, (stream,)))
-            await bus.transport.streams.append_notice(notices_key("events"), HANDED_OVER, notice, keep=1_000)
+            await bus.transport.streams.append_notice(
+                record_names.notices_key("events"), HANDED_OVER, notice, keep=1_000
+            )
             await settled(bus, kind)
     assert [n for n, _ in seen] == [0, 2]
     assert sum(one.count for one in recorder.of(Recovered)) == 2

@@ -21,7 +21,6 @@ import pytest
 import redis
 
 from hyperbus import Bus, Delivery, Event, consumer
-from hyperbus.event.routing import notices_key
 from hyperbus.runtime.recovery.handover import HANDED_OVER, HandedOver
 from hyperbus.settings import Settings
 from hyperbus.signals import Claimed, Recovered, WorkerChanged
@@ -257,7 +256,7 @@ async def test_a_million_entries_of_a_live_worker_are_found_again_without_a_long
                     await streams.hand_over(stream, "g", "gone", name, [(entry.id, 1) for entry in page])
                     after = page[-1].id
                 notice = msgspec.json.encode(HandedOver(name, (stream,)))
-                await streams.append_notice(notices_key("events"), HANDED_OVER, notice, keep=1_000)
+                await streams.append_notice(record_names.notices_key("events"), HANDED_OVER, notice, keep=1_000)
                 await recorder.wait_for(lambda _: sum(seen) >= MANY, within=300)
         assert slow_calls(own, undisturbed=undisturbed) == []
     assert sum(signal.count for signal in recorder.of(Recovered)) == MANY

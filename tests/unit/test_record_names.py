@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperbus.event.routing import type_in
 from hyperbus.transport import record_names
+from hyperbus.transports.keys import record_key
 
 ROOT = Path(__file__).parents[2]
-#: Where names may be spelled. The worker's two go when its parts are joined elsewhere.
-SPELLS = {ROOT / "hyperbus/transport/record_names.py", ROOT / "hyperbus/runtime/worker.py"}
+SPELLS = ROOT / "hyperbus/transport/record_names.py"
 NAMES = {
     record_names.STREAM_DIRECTORY,
     record_names.GROUP_DIRECTORY,
@@ -40,13 +41,15 @@ def _spelled(tree: ast.AST) -> Iterator[str]:
             case ast.Call(func=ast.Attribute(attr=method, value=owner), args=[name, *_]) if method in METHODS:
                 if "records" in ast.unparse(owner):
                     yield from (part.value for part in ast.walk(name) if isinstance(part, ast.Constant))
+            case ast.JoinedStr() if ast.unparse(node).endswith(":notices'"):
+                yield ":notices"
 
 
 def test_names_of_records_are_spelled_in_one_module() -> None:
     spelled = {
         (str(path.relative_to(ROOT)), text)
         for path in (ROOT / "hyperbus").rglob("*.py")
-        if path not in SPELLS
+        if path != SPELLS
         for text in _spelled(ast.parse(path.read_text()))
     }
     assert spelled == set()
@@ -60,15 +63,18 @@ b = "lease:retention"
 await self._records.members("groups", count=1)
 await records.get([f"seen:{name}"])
 await records.get(record_names.GROUP_DIRECTORY)
+key = f"hyperbus:{prefix}:notices"
 log("worker: it ended", streams=1)
 """
     found = list(_spelled(ast.parse(code)))
-    assert set(found) == {"streams", "worker:", "lease:retention", "groups", "seen:"}
+    assert set(found) == {"streams", "worker:", "lease:retention", "groups", "seen:", ":notices"}
 
 
 def test_the_docs_have_every_record() -> None:
     docs = (ROOT / "docs/redis-keys.md").read_text()
-    assert set(re.findall(r"^\| `hyperbus:<prefix>:(.+?)`", docs, re.MULTILINE)) - {"notices"} == NAMES
+    keys = {record_key("<prefix>", name) for name in NAMES} | {record_names.notices_key("<prefix>")}
+    assert set(re.findall(r"^\| `(hyperbus:<prefix>:.+?)`", docs, re.MULTILINE)) == keys
+    assert f"(field `{record_names.STREAM_BORN.decode()}`)" in docs
     (row,) = (line for line in docs.splitlines() if record_names.lease("<name>") in line)
     assert f"`{record_names.sweep_lease('<group>')}`" in row
     assert f"`{record_names.RETENTION_LEASE}`" in row
@@ -78,3 +84,8 @@ def test_the_docs_have_every_record() -> None:
 def test_a_member_of_the_directory_of_groups_is_read_back() -> None:
     assert record_names.read_member(record_names.directory_member("events:a.b", "g")) == ("events:a.b", "g")
     assert record_names.read_member("events:a") is None
+
+
+def test_the_stream_of_notices_is_no_stream_of_a_type() -> None:
+    assert record_names.notices_key("events") == "hyperbus:events:notices"
+    assert type_in("events", record_names.notices_key("events")) is None

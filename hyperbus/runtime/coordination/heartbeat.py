@@ -19,9 +19,6 @@ BEATS = 4
 #: What is to be done at each beat, on the thread's own connection and event loop.
 Subscriber = Callable[[Transport], Awaitable[None]]
 
-#: For those that still ask here.
-heartbeat_name = record_names.heartbeat
-
 
 class Heartbeat:
     """Keeps a record alive for each worker of this process.

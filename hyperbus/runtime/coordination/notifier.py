@@ -6,13 +6,10 @@ from collections.abc import Callable
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
-from hyperbus.event.routing import notices_key
-from hyperbus.transport import Transport
+from hyperbus.transport import Transport, record_names
 
 #: How long one read waits.
 BLOCK: Seconds = 5.0
-#: The kind of notice that a publisher gives of a stream that it is the first to publish into.
-STREAM_BORN = b"stream"
 #: Notices that are kept; nobody reads an old one.
 KEEP = 1_000
 _PAUSE: Seconds = 0.5
@@ -27,7 +24,7 @@ class Notifier:
     def __init__(self, transport: Transport, clock: Clock, *, prefix: str) -> None:
         self._transport = transport
         self._clock = clock
-        self._key = notices_key(prefix)
+        self._key = record_names.notices_key(prefix)
         self._subscribers: dict[bytes, list[Subscriber]] = {}
         self._position: bytes | None = None
 

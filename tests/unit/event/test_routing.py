@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbus.errors import DeclarationError, InvalidSettingError
-from hyperbus.event.routing import TypeFilter, check_name, notices_key, stream_key, type_in
+from hyperbus.event.routing import TypeFilter, check_name, stream_key, type_in
 
 types = st.from_regex(r"[ab]+(\.[ab]+){0,2}", fullmatch=True)
 
@@ -43,12 +43,6 @@ def test_a_type_and_its_stream_key_lead_to_each_other() -> None:
 def test_other_keys_are_no_streams_of_a_type(stream: str) -> None:
     """Inboxes, dead letters, partitions and other programs' keys."""
     assert type_in("events", stream) is None
-
-
-def test_births_are_kept_beside_the_streams_of_a_prefix() -> None:
-    """In a key that is no stream of a type."""
-    assert notices_key("events") == "hyperbus:events:notices"
-    assert type_in("events", notices_key("events")) is None
 
 
 @pytest.mark.parametrize("name", ["events", "A.b-c_9", "-", "0"])

@@ -7,9 +7,8 @@ from typing import Any, Self
 
 from hyperbus import BusUnavailable
 from hyperbus.clock import SystemClock
-from hyperbus.event.routing import notices_key
 from hyperbus.runtime.coordination.notifier import Notifier
-from hyperbus.transport import NewEntry
+from hyperbus.transport import NewEntry, record_names
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 
@@ -75,7 +74,7 @@ async def test_an_outage_is_made_up_for() -> None:
 async def test_anybody_can_write_nonsense() -> None:
     """It is passed over."""
     async with Listening() as here:
-        await here.transport.streams.append([NewEntry(notices_key("events"), b"nobody's", b"\xff")])
+        await here.transport.streams.append([NewEntry(record_names.notices_key("events"), b"nobody's", b"\xff")])
         await here.one.notify(b"kind", b"1")
         await eventually(lambda: here.heard == [b"1"])
 
