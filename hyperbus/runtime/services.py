@@ -16,7 +16,7 @@ from hyperbus.runtime.coordination.heartbeat import Heartbeat
 from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
 from hyperbus.runtime.poison.isolation import Solitude
-from hyperbus.runtime.retention.retention_loop import Retention
+from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
 from hyperbus.transport import Transport, record_names
@@ -54,11 +54,11 @@ class Services:
         self.drain_timeout: Seconds = settings.drain_timeout
         self.codecs: Sequence[Codec] = codecs()
         self.data_types: Mapping[str, type[EventData]] = event_types()
-        self.heartbeat = Heartbeat(transport.records, transport.separate, settings.heartbeat_ttl)
+        self.heartbeat = Heartbeat(transport, settings.heartbeat_ttl)
         self.finder = StreamFinder(transport, clock, prefix=prefix, scan_interval=settings.scan_interval)
         self.notifier = Notifier(transport, clock, prefix=prefix)
         self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
-        self.retention = Retention(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
+        self.retention = RetentionLoop(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
         self.solitude = Solitude(clock)
         #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
         self.loops: dict[Stoppable, asyncio.Task[None]] = {}

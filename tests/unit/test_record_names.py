@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hyperbus.event.routing import type_in
@@ -13,14 +14,30 @@ from hyperbus.transports.keys import record_key
 
 ROOT = Path(__file__).parents[2]
 SPELLS = ROOT / "hyperbus/transport/record_names.py"
+#: What the docs call an argument.
+WORDS = {
+    "consumer": "<consumer name>",
+    "group": "<group>",
+    "stream": "<stream>",
+    "name": "<name>",
+    "event_type": "<type>",
+}
+#: What names are made of, or is no record's.
+NO_RECORDS = {"sweep_lease", "directory_member", "read_member", "notices_key"}
+
+
+def _name(function: Callable[..., str]) -> str:
+    return function(*(WORDS[argument] for argument in inspect.signature(function).parameters))
+
+
 NAMES = {
     record_names.STREAM_DIRECTORY,
     record_names.GROUP_DIRECTORY,
-    record_names.heartbeat("<consumer name>"),
-    record_names.group_start("<group>"),
-    record_names.lease("<name>"),
-    record_names.retention_policy("<type>"),
-    record_names.served("<stream>", "<group>"),
+    *(
+        _name(function)
+        for name, function in inspect.getmembers(record_names, inspect.isfunction)
+        if name not in NO_RECORDS
+    ),
 }
 #: What a name with something in it begins with.
 HEADS = (*(name.partition(":")[0] + ":" for name in NAMES if ":" in name), "sweep:")

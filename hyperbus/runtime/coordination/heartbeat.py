@@ -27,9 +27,9 @@ class Heartbeat:
     own event loop and its own connection, and ends with the bus.
     """
 
-    def __init__(self, records: Records, separate: Callable[[], Transport], ttl: Seconds) -> None:
-        self._records = records
-        self._separate = separate
+    def __init__(self, transport: Transport, ttl: Seconds) -> None:
+        self._records = transport.records
+        self._transport = transport
         self._ttl = ttl
         self._names: dict[str, bytes] = {}
         self._subscribers: list[Subscriber] = []
@@ -79,7 +79,7 @@ class Heartbeat:
         asyncio.run(self._beat())
 
     async def _beat(self) -> None:
-        transport = self._separate()
+        transport = self._transport.separate()
         pause = self._ttl / BEATS
         opened = False
         try:

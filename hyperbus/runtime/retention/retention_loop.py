@@ -44,7 +44,7 @@ _OVERLAP: Seconds = 60.0
 _STREAM = re.compile(r"(@[A-Za-z0-9_.-]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*)(?::[0-9]+)?")
 
 
-class Retention:
+class RetentionLoop:
     """Runs in every process that runs workers; the one that holds the lease works."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Retention:
         self._prefix = prefix
         self._types = types
         self._interval = interval
-        self._right = Lease(transport.records, record_names.RETENTION_LEASE, secrets.token_hex(8), LEASE)
+        self._lease = Lease(transport.records, record_names.RETENTION_LEASE, secrets.token_hex(8), LEASE)
         self._policies = Policies(transport.records, Keep(age=settings.retain_age, bytes=settings.retain_bytes))
         self._groups = GroupDirectory(transport, announcer, clock, abandon_after=settings.abandon_after)
         self._trimmer = Trimmer(transport.streams, self._groups, announcer, clock, ghost_bytes=settings.ghost_bytes)
@@ -98,7 +98,7 @@ class Retention:
         finally:
             if self._mine:
                 with suppress(HyperbusError):  # failing leaves it to its time
-                    await self._right.release()
+                    await self._lease.release()
 
     async def round(self) -> int:
         """Look streams over once, if this process has the right to; return how many entries were cut.
@@ -122,7 +122,7 @@ class Retention:
 
     async def _hold(self) -> bool:
         try:
-            held = await self._right.hold()
+            held = await self._lease.hold()
         except OutOfMemoryError:
             held = await self._hold_when_full()
         if self._mine and not held:
@@ -133,9 +133,9 @@ class Retention:
     async def _hold_when_full(self) -> bool:
         """Keep the lease on a server that stores nothing any more; take it as held where nobody has it."""
         if self._mine:
-            await self._right.renew()
+            await self._lease.renew()
             return True
-        return await self._right.is_free()
+        return await self._lease.is_free()
 
     def _start_anew(self) -> None:
         """Trust nothing that was seen before: another process was at work, or the server was away."""

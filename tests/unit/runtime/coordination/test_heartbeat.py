@@ -71,9 +71,10 @@ async def test_heartbeats_survive_an_outage() -> None:
         other.open = fails_once  # type: ignore[method-assign]
         return other
 
-    heartbeat = Heartbeat(transport.records, separate, 0.1)
+    transport.separate = separate  # type: ignore[method-assign]
+    heartbeat = Heartbeat(transport, 0.1)
     await heartbeat.stop()
-    heartbeat = Heartbeat(transport.records, separate, 0.1)
+    heartbeat = Heartbeat(transport, 0.1)
     await heartbeat.add("one", b"about")
     await heartbeat.add("two", b"about")
     await eventually(lambda: len(opened) == 2)
@@ -85,5 +86,31 @@ async def test_heartbeats_survive_an_outage() -> None:
     assert two == b"about"
     await heartbeat.remove("two")
     await asyncio.sleep(0.05)
+    await heartbeat.stop()
+    await transport.close()
+
+
+async def test_subscribers_are_called_at_each_beat_until_they_unsubscribe() -> None:
+    """In the thread, on its own connection; one that finds the server away is called at the next beat again."""
+    transport = FaultyTransport()
+    await transport.open()
+    heartbeat = Heartbeat(transport, 0.04)
+    called: list[tuple[str, bool]] = []
+
+    async def fails(own: Any) -> None:
+        called.append(("fails", own is transport))
+        if len(called) == 1:
+            raise BusUnavailable("away")
+
+    async def works(own: Any) -> None:
+        called.append(("works", threading.current_thread() is threading.main_thread()))
+
+    heartbeat.subscribe(fails)
+    heartbeat.subscribe(works)
+    await heartbeat.add("one", b"about")
+    await eventually(lambda: called.count(("works", False)) >= 2)
+    assert set(called) == {("fails", False), ("works", False)}
+    heartbeat.unsubscribe(fails)
+    await eventually(lambda: called[-3:] == [("works", False)] * 3)
     await heartbeat.stop()
     await transport.close()

@@ -79,7 +79,7 @@ async def test_anybody_can_write_nonsense() -> None:
         await eventually(lambda: here.heard == [b"1"])
 
 
-async def test_who_forgot_is_told_no_more() -> None:
+async def test_who_unsubscribed_is_told_no_more() -> None:
     """A worker that stopped hears nothing."""
     async with Listening() as here:
         others: list[bytes] = []

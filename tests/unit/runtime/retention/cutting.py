@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hyperbus.event.retention import Declared, Keep, write_declared
-from hyperbus.runtime.retention.retention_loop import Retention
+from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer, CutUnread
 from hyperbus.transport import NewEntry, record_names
@@ -44,10 +44,10 @@ class Cutting:
         self.streams, self.records = self.transport.inner.streams, self.transport.inner.records
         self.retention = self.another()
 
-    def another(self) -> Retention:
+    def another(self) -> RetentionLoop:
         """Return another process that would keep it."""
         announcer = Announcer([self.recorder])
-        return Retention(self.transport, announcer, self.clock, self.settings, prefix="events", types={})  # type: ignore[arg-type]
+        return RetentionLoop(self.transport, announcer, self.clock, self.settings, prefix="events", types={})  # type: ignore[arg-type]
 
     async def begin(self, count: int, *groups: str, size: int = 10) -> list[bytes]:
         """Fill the stream, one entry each millisecond, with groups that read from the first; return the ids."""

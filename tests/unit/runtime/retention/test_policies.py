@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hyperbus import EventData
 from hyperbus.event.retention import Declared, Keep, write_declared
-from hyperbus.runtime.retention.retention_loop import Retention
+from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
 from hyperbus.transport import record_names
@@ -20,11 +20,11 @@ async def test_a_policy_counts_wherever_the_lease_lies_and_is_taken_back_by_its_
     transport = MemoryTransport()
     recorder = Recorder()
 
-    def process(retention: Keep | None, name: str) -> Retention:
+    def process(retention: Keep | None, name: str) -> RetentionLoop:
         cls = type(EventData)(name, (EventData,), {"__module__": "m"}, type=kind, retention=retention)
         settings = Settings(retain_age=1.0)
         types = {kind: cls}
-        return Retention(transport, Announcer([recorder]), HandClock(), settings, prefix="events", types=types)  # type: ignore[arg-type, dict-item]
+        return RetentionLoop(transport, Announcer([recorder]), HandClock(), settings, prefix="events", types=types)  # type: ignore[arg-type, dict-item]
 
     async def written() -> bytes | None:
         (value,) = await transport.records.get([record_names.retention_policy(kind)])

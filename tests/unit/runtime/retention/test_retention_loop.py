@@ -11,7 +11,7 @@ import pytest
 from hyperbus import Event, consumer
 from hyperbus.errors import BusUnavailable, OutOfMemoryError, ServerError
 from hyperbus.event.retention import Keep
-from hyperbus.runtime.retention.retention_loop import Retention
+from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer, Trimmed
 from hyperbus.transport import NewEntry, record_names
@@ -197,7 +197,9 @@ async def test_an_outage_does_not_end_it() -> None:
 
     real_sleep = asyncio.sleep
     clock.sleep = no_sleep  # type: ignore[method-assign]
-    retention = Retention(transport, Announcer([recorder]), clock, Settings(retain_age=0.1), prefix="events", types={})  # type: ignore[arg-type]
+    retention = RetentionLoop(
+        transport, Announcer([recorder]), clock, Settings(retain_age=0.1), prefix="events", types={}
+    )  # type: ignore[arg-type]
     await transport.inner.streams.append([NewEntry(f"events:{kind}", b"data", b"x")])
     await transport.inner.streams.create_groups([(f"events:{kind}", "g", b"9999999999999-0")])
     clock.time = 10_000_000_000.0
