@@ -12,7 +12,7 @@ from hyperbus import BusUnavailable, Event, PublishFailed, PublishUncertain
 from hyperbus.errors import EncodeError, PublishRefusedError
 from hyperbus.publisher import BATCH
 from tests.faults import FaultyTransport
-from tests.unit.publishing import STREAM, Gate, Placed, a_bus, appended, numbers
+from tests.unit.publisher.publishing import STREAM, Gate, Placed, a_bus, appended, numbers
 
 
 class Breaks:

@@ -14,7 +14,7 @@ from hyperbus.signals import Published, PublishErred
 from hyperbus.transport import Durability
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
-from tests.unit.publishing import Placed, a_bus, numbers
+from tests.unit.publisher.publishing import Placed, a_bus, numbers
 
 
 class Durable(FaultyTransport):

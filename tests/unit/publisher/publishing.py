@@ -35,6 +35,14 @@ async def numbers(transport: FaultyTransport, stream: str = STREAM) -> list[int]
     return [msgspec.json.decode(entry.fields[1])["data"]["number"] for entry in entries]
 
 
+async def stored_after_close(transport: FaultyTransport, stream: str = STREAM) -> list[int]:
+    await transport.open()
+    try:
+        return await numbers(transport, stream)
+    finally:
+        await transport.close()
+
+
 class Gate:
     """An append that waits until it is let through."""
 
