@@ -258,11 +258,11 @@ async def test_wrong_and_missing_passwords_are_authentication_errors(tmp_path):
 
 async def test_cancelled_calls_leave_the_others_their_answers(transport):
     """Of 200 calls, many cancelled at any moment, each that goes on gets its own answer."""
-    wire = transport._wire
+    connection = transport._connection
     chance = random.Random(1)
 
     async def echo(number):
-        [reply] = await wire.call(pack("ECHO", str(number)))
+        [reply] = await connection.call(pack("ECHO", str(number)))
         assert int(reply) == number
         return number
 
@@ -285,7 +285,9 @@ async def test_a_server_killed_in_flight_leaves_appends_uncertain_and_later_ones
     own_server.process.send_signal(signal.SIGSTOP)
     append = asyncio.create_task(transport.streams.append(entries(stream, 3)))
     read = asyncio.create_task(transport.records.get(["x"]))
-    await until(lambda: asyncio.sleep(0, bool(transport._append_wire._link._calls and transport._wire._link._calls)))
+    await until(
+        lambda: asyncio.sleep(0, bool(transport._append_connection._live._calls and transport._connection._live._calls))
+    )
     own_server.kill()
     assert {type(one) for one in await append} == {PublishUncertain}
     with pytest.raises(BusUnavailable):
@@ -331,7 +333,7 @@ async def test_a_blocked_read_fails_when_its_reader_is_closed(transport, stream)
 
 
 async def blocked(transport):
-    [info] = await transport._wire.call(pack("INFO", "clients"))
+    [info] = await transport._connection.call(pack("INFO", "clients"))
     return b"blocked_clients:1" in info
 
 
@@ -372,7 +374,7 @@ async def test_a_read_whose_group_goes_away_says_so(transport, stream):
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     read = asyncio.create_task(reader.read_group("g", "c", [stream], count=1, block=30))
     await until(lambda: blocked(transport))
-    await transport._wire.call(pack("DEL", stream))
+    await transport._connection.call(pack("DEL", stream))
     with pytest.raises(GroupNotFoundError):
         async with asyncio.timeout(5):
             await read
@@ -404,7 +406,7 @@ async def test_a_wake_that_overtakes_its_read_is_sent_again():
         transport = RedisTransport(fake.url)
         reader = transport.open_reader()
         read = asyncio.create_task(reader.read_group("g", "c", ["events:x"], count=1, block=30))
-        await until(lambda: asyncio.sleep(0, bool(reader._wire._link and reader._wire._link._calls)))
+        await until(lambda: asyncio.sleep(0, bool(reader._connection._live and reader._connection._live._calls)))
         async with asyncio.timeout(5):
             await reader.wake()
         assert unblocks == ["7", "7", "7"]
@@ -422,7 +424,7 @@ async def test_a_full_server_refuses_appends_and_still_takes_what_drains_it(own_
     ids = await transport.streams.append(entries(stream, 3))
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     await transport.records.put("heartbeat", b"x", ttl=60)
-    await transport._wire.call(pack("CONFIG", "SET", "maxmemory", "1"))
+    await transport._connection.call(pack("CONFIG", "SET", "maxmemory", "1"))
     assert [type(one) for one in await transport.streams.append(entries(stream))] == [PublishRefusedError]
     with pytest.raises(OutOfMemoryError):
         await transport.records.put("other", b"x")
@@ -440,14 +442,14 @@ async def test_a_demoted_server_is_unavailable_until_it_is_back(own_server, stre
     transport = RedisTransport(own_server.url)
     await transport.open()
     await transport.streams.append(entries(stream))
-    await transport._wire.call(pack("REPLICAOF", "127.0.0.1", "1"))
-    link = transport._append_wire._link
+    await transport._connection.call(pack("REPLICAOF", "127.0.0.1", "1"))
+    live = transport._append_connection._live
     [result] = await transport.streams.append(entries(stream))
     assert type(result) is BusUnavailable
-    await transport._wire.call(pack("REPLICAOF", "NO", "ONE"))
+    await transport._connection.call(pack("REPLICAOF", "NO", "ONE"))
     [result] = await transport.streams.append(entries(stream))
     assert isinstance(result, str)
-    assert transport._append_wire._link is not link
+    assert transport._append_connection._live is not live
     await transport.close()
 
 
@@ -457,7 +459,7 @@ async def test_a_dead_letter_key_of_another_type_loses_nothing(transport, stream
     await transport.streams.append(entries(stream))
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     [(_, [entry])] = await reader.read_group("g", "c", [stream], count=1, block=0)
-    await transport._wire.call(pack("SET", f"{{{stream}}}:dead:g", "x"))
+    await transport._connection.call(pack("SET", f"{{{stream}}}:dead:g", "x"))
     letter = DeadLetter(entry.id, entry.fields, "rejected", "", "", "", 1, 1.0, 2.0)
     with pytest.raises(ServerError):
         await transport.streams.dead_letter(stream, "g", "c", [letter])

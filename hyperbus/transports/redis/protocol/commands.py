@@ -4,45 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import hiredis
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
-
-#: Which commands may be asked again when it is not known whether the server did them. Nothing here repeats by itself.
-REPEATABLE: Final[dict[str, str]] = {
-    "XADD": "no: a second entry; the caller is told PublishUncertain",
-    "XREADGROUP >": "no: the first delivery is pending, and read_pending finds it",
-    "XREADGROUP id": "yes: the same entries, their delivery counts one higher",
-    "XREAD, XRANGE, XPENDING, XINFO, SCAN": "yes: they change nothing",
-    "XACK": "yes: the second answer counts 0",
-    "XGROUP CREATE": "yes: the second answer is BUSYGROUP",
-    "claim.lua": "yes: the second answer leaves out what the first moved; read_pending finds it",
-    "set_delivery_counts.lua": "yes: the same numbers again",
-    "dead_letter.lua": "yes: what is acked is not appended again; the second answer says False",
-    "remove_consumer.lua": "yes: the second answer counts 0",
-    "append_once.lua": "yes, within the window: the same id again; the caller is told PublishUncertain all the same",
-    "XADD MAXLEN": "yes: a second notice says nothing new",
-    "hand_over.lua": "yes: the second answer says False for what the first moved",
-    "schedule_retries.lua": "yes: the same counts and times again",
-    "suspect.lua": "no: it counts once more; the caller reads suspicions first",
-    "park.lua": "yes: what is acked is not parked again; the second answer says False",
-    "take_parked.lua": "yes: what the first took is hidden until its lease is over, and then taken again",
-    "renew_parked.lua": "yes: the same lease again",
-    "finish_parked.lua, reschedule_parked.lua, bury_parked.lua": "yes: the second answer says False",
-    "save_checkpoint.lua": "yes: the same checkpoint, or a later one",
-    "destroy_group.lua": "yes: it goes on where the first ended; the second answer may be False",
-    "trim.lua": "yes: the second answer counts what the first left",
-    "floors.lua, oldest.lua, count_between.lua, last_id.lua": "yes: they change nothing",
-    "ZMSCORE, HMGET, GET, ZCARD, MEMORY USAGE, INFO, CONFIG GET": "yes: they change nothing",
-    "HDEL": "yes: the second answer counts 0",
-    "WAIT, WAITAOF": "no: on another connection they speak of nothing; the caller is told NotDurable",
-    "SET, PEXPIRE, DEL, ZADD NX, ZREM": "yes: the same state; counts may be lower",
-    "compare_and_set.lua": "yes, but the second answer may be False though the first one did it: look with get",
-}
 
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
 CHUNK_BYTES = 512 * 1024

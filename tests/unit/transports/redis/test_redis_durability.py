@@ -9,14 +9,14 @@ import pytest
 
 from hyperbus.errors import BusUnavailable, DurabilityUnsupported, NotDurable, PublishUncertain
 from hyperbus.transport import Durability
-from hyperbus.transports.redis.connection.reconnecting import NoAnswerError
+from hyperbus.transports.redis.connection.live import NoAnswerError
 from hyperbus.transports.redis.durability import DurableAppends, check_durability
 from hyperbus.transports.redis.protocol.server_facts import facts_of
 
 ONE = Durability(replicas=1)
 
 
-class FakeLink:
+class FakeConnection:
     """Answers each call with what it is told to."""
 
     def __init__(self, *answers: list[Any] | Exception) -> None:
@@ -34,29 +34,29 @@ class FakeLink:
         return future
 
 
-class FakeWire:
-    """Hands out links, the last of them for ever."""
+class FakeReconnecting:
+    """Hands out connections, the last of them for ever."""
 
     command_timeout = 5.0
     place = "redis://here"
 
-    def __init__(self, *links: FakeLink) -> None:
-        self._links = list(links)
+    def __init__(self, *live: FakeConnection) -> None:
+        self._live = list(live)
 
-    async def ready(self, same: FakeLink | None = None) -> FakeLink:
-        link = self._links.pop(0) if len(self._links) > 1 else self._links[0]
-        if same not in (None, link):
+    async def ready(self, same: FakeConnection | None = None) -> FakeConnection:
+        connection = self._live.pop(0) if len(self._live) > 1 else self._live[0]
+        if same not in (None, connection):
             raise BusUnavailable("broke before the command was sent")
-        return link
+        return connection
 
 
-def appends(*links: FakeLink) -> DurableAppends:
-    return DurableAppends(FakeWire(*links))  # type: ignore[arg-type]
+def appends(*live: FakeConnection) -> DurableAppends:
+    return DurableAppends(FakeReconnecting(*live))  # type: ignore[arg-type]
 
 
 async def test_a_wait_on_another_connection_proves_nothing() -> None:
     """It would be answered at once by every replica; so it is not asked, and what came before is not durable."""
-    first, second = FakeLink([b"1-1"]), FakeLink([3])
+    first, second = FakeConnection([b"1-1"]), FakeConnection([3])
     [result] = await appends(first, first, second).append([(b"XADD", 1)], ONE)
     assert isinstance(result, NotDurable)
     assert result.entry_id == "1-1"
@@ -65,7 +65,7 @@ async def test_a_wait_on_another_connection_proves_nothing() -> None:
 
 async def test_chunks_do_not_follow_over_another_connection() -> None:
     """What was sent is not durable, the rest was not sent."""
-    first, second = FakeLink([b"1-1", b"1-2"]), FakeLink()
+    first, second = FakeConnection([b"1-1", b"1-2"]), FakeConnection()
     results = await appends(first, first, second).append([(b"XADD", 2), (b"XADD", 1)], ONE)
     assert [type(result) for result in results] == [NotDurable, NotDurable, BusUnavailable]
     assert second.written == []
@@ -73,29 +73,29 @@ async def test_chunks_do_not_follow_over_another_connection() -> None:
 
 async def test_a_wait_without_an_answer_leaves_stored_entries_not_durable() -> None:
     """Their ids are known, how safe they are is not."""
-    link = FakeLink([b"1-1"], NoAnswerError("gone", []))
-    [result] = await appends(link).append([(b"XADD", 1)], ONE)
+    connection = FakeConnection([b"1-1"], NoAnswerError("gone", []))
+    [result] = await appends(connection).append([(b"XADD", 1)], ONE)
     assert isinstance(result, NotDurable)
     assert "gone" in str(result)
 
 
 async def test_appends_without_an_answer_are_uncertain() -> None:
     """Those whose answer came are stored."""
-    link = FakeLink(NoAnswerError("gone", [b"1-1"]), NoAnswerError("gone", []))
-    results = await appends(link).append([(b"XADDXADD", 2)], ONE)
+    connection = FakeConnection(NoAnswerError("gone", [b"1-1"]), NoAnswerError("gone", []))
+    results = await appends(connection).append([(b"XADDXADD", 2)], ONE)
     assert [type(result) for result in results] == [NotDurable, PublishUncertain]
 
 
 async def test_both_levels_must_be_reached() -> None:
     """Replicas and the disk are asked one after the other, with the time in milliseconds."""
     both = Durability(replicas=2, disk=True, timeout=1.5)
-    link = FakeLink([b"1-1"], [2, [1, 0]], [b"1-2"], [2, [0, 0]], [b"1-3"], [1, [1, 0]])
-    queue = appends(link)
+    connection = FakeConnection([b"1-1"], [2, [1, 0]], [b"1-2"], [2, [0, 0]], [b"1-3"], [1, [1, 0]])
+    queue = appends(connection)
     reached, no_disk, no_replica = [(await queue.append([(b"XADD", 1)], both))[0] for _ in range(3)]
     assert reached == "1-1"
     assert "not on the disk" in str(no_disk)
     assert "only 1 of 2" in str(no_replica)
-    assert link.written[1].split() == b"*3 $4 WAIT $1 2 $4 1500 *4 $7 WAITAOF $1 1 $1 0 $4 1500".split()
+    assert connection.written[1].split() == b"*3 $4 WAIT $1 2 $4 1500 *4 $7 WAITAOF $1 1 $1 0 $4 1500".split()
 
 
 def info(version: str, *, valkey: bool = False, aof: int = 1) -> bytes:
