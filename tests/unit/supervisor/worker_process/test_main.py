@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from hyperbus import Bus, BusUnavailable, Event, consumer
+from hyperbus import BusUnavailable, Event, consumer
 from hyperbus.errors import ConsumersNotFoundError, DrainTimeoutError
 from hyperbus.settings import Settings
 from hyperbus.signals import ConnectionChanged, Handled, WorkerChanged
@@ -59,9 +59,7 @@ def orderer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Orderer]:
     orderer = Orderer()
     os.close(orderer.output)
     monkeypatch.setattr(sys, "stdin", os.fdopen(orderer.input, "r"))
-    monkeypatch.setattr(child, "REGISTRY", CollectorRegistry())
-    monkeypatch.setattr(child, "ALIVE_INTERVAL", 0.02)
-    monkeypatch.setattr(child, "_calm_collector", lambda: None)
+    monkeypatch.setattr(child, "calm_collector", lambda: None)
     monkeypatch.setattr(child, "end_without_supervisor", lambda *_: None)  # it would end this very process
     monkeypatch.setattr(child, "configure_logs", lambda *_, **__: None)
     monkeypatch.setenv(REPORT_FD, str(orderer.reports_out))
@@ -88,14 +86,14 @@ def test_to_inspect_is_to_load_and_tell(orderer: Orderer, tmp_path: Path) -> Non
         "@consumer(types=['a'])\nasync def one(event: Event) -> None: ...\n"
     )
     orderer.order(orders(module, tmp_path, only_inspect=True))
-    assert child.main() == 0
+    assert child.main(registry=CollectorRegistry()) == 0
     assert orderer.reports() == [Inspected(consumers=("one",), needs_websocket=True)]
 
 
 def test_an_error_of_the_bus_is_reported_with_its_exit_code(orderer: Orderer, tmp_path: Path) -> None:
     """In words, and not too many."""
     orderer.order(orders("no_such_module" + "x" * 9000, tmp_path))
-    assert child.main() == ConsumersNotFoundError.exit_code
+    assert child.main(registry=CollectorRegistry()) == ConsumersNotFoundError.exit_code
     (failed,) = orderer.reports()
     assert isinstance(failed, Failed)
     assert failed.exit_code == ConsumersNotFoundError.exit_code
@@ -107,7 +105,7 @@ def test_an_error_of_the_users_code_ends_the_process_with_1(orderer: Orderer, tm
     module = unique("m")
     (tmp_path / f"{module}.py").write_text("1 / 0")
     orderer.order(orders(module, tmp_path))
-    assert child.main() == 1
+    assert child.main(registry=CollectorRegistry()) == 1
     assert orderer.reports() == []
 
 
@@ -119,8 +117,12 @@ def test_a_process_whose_supervisor_is_gone_drains_and_ends(orderer: Orderer, tm
     )
     orderer.order(orders(module, tmp_path))
     orderer.leave()
-    assert child.main() == 0
+    assert child.main(registry=CollectorRegistry()) == 0
     assert Ready() in orderer.reports()
+
+
+async def work(consumers: list[object], report: Any, settings: Settings = SETTINGS, **more: Any) -> None:
+    await child.work(consumers, settings, report, registry=CollectorRegistry(), alive_interval=0.02, **more)
 
 
 def a_consumer() -> Any:
@@ -133,7 +135,7 @@ def a_consumer() -> Any:
 async def test_it_reports_that_it_is_ready_and_lives_until_it_is_told_to_stop(orderer: Orderer) -> None:
     """Its workers are named before they can be given an entry; then it is ready, and lives, and says what it holds."""
     reports: list[Report] = []
-    working = asyncio.create_task(child.work([a_consumer()], SETTINGS, reports.append))
+    working = asyncio.create_task(work([a_consumer()], reports.append))
     await eventually(lambda: Ready() in reports and len(reports) >= 5)
     ready = reports.index(Ready())
     named = reports[ready - 1]
@@ -149,9 +151,7 @@ async def test_it_reports_that_it_is_ready_and_lives_until_it_is_told_to_stop(or
 
 
 @pytest.mark.parametrize(("signals", "says"), [(1, "stuck"), (2, "at once")])
-async def test_work_that_does_not_end_in_time_is_an_error(
-    signals: int, says: str, orderer: Orderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_work_that_does_not_end_in_in_time_is_an_error(signals: int, says: str, orderer: Orderer) -> None:
     """It names the group; a second signal does not wait."""
     kind, begun, transport = unique(), asyncio.Event(), FaultyTransport()
 
@@ -162,9 +162,8 @@ async def test_work_that_does_not_end_in_time_is_an_error(
 
     await transport.open()
     await transport.streams.append([NewEntry(f"events:{kind}", b"data", body(1, kind))])
-    monkeypatch.setattr(child, "Bus", lambda **options: Bus(transport=transport, **options))
     settings = msgspec.structs.replace(SETTINGS, drain_timeout=0.05 if signals == 1 else 30.0)
-    working = asyncio.create_task(child.work([stuck], settings, lambda _: None))
+    working = asyncio.create_task(work([stuck], lambda _: None, settings, transport=transport))
     await asyncio.wait_for(begun.wait(), 2)
     for _ in range(signals):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -177,28 +176,26 @@ async def test_a_server_that_is_away_is_the_error_of_the_start(orderer: Orderer,
     """It reaches the supervisor as it is."""
     settings = msgspec.structs.replace(SETTINGS, url=f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(BusUnavailable):
-        await child.work([a_consumer()], settings, lambda _: None)
+        await work([a_consumer()], lambda _: None, settings)
 
 
 def test_being_connected_is_what_the_readers_say() -> None:
     """A publisher does not know when the server is back, and a wrong key is no lost server."""
-    reports: list[Report] = []
-    state = child._State(reports.append)
-    state(ConnectionChanged("publisher", connected=False))
-    state(ConnectionChanged("stream events:x", connected=False))
+    state = child._State()
+    assert not state.take(ConnectionChanged("publisher", connected=False))
+    assert not state.take(ConnectionChanged("stream events:x", connected=False))
     assert state.connected
-    state(ConnectionChanged("reader of g", connected=False))
+    state.take(ConnectionChanged("reader of g", connected=False))
     assert not state.connected
-    state(ConnectionChanged("reader of g", connected=True))
+    state.take(ConnectionChanged("reader of g", connected=True))
     assert state.connected
-    state(WorkerChanged("g", "w", "started"))
-    state(WorkerChanged("g", "w", "cut off"))
-    assert (state.workers, state.late) == ({"w"}, {"g"})
-    state(WorkerChanged("g", "w", "stopped"))
-    assert state.workers == set()
-    assert [report.workers for report in reports if isinstance(report, Alive)] == [("w",), ("w",), ()], "told at once"
-    state(Handled("g", {"t": 2, "u": 1}, {"t": 2}, {"t": 1}, (), ()))
-    assert state.deliveries == 6
+    told = []
+    for change in ("started", "cut off", "stopped"):
+        assert state.take(WorkerChanged("g", "w", change)), "told at once"
+        told.append((state.alive(1.5).workers, set(state.late)))
+    assert told == [(("w",), set()), (("w",), {"g"}), ((), {"g"})]
+    assert not state.take(Handled("g", {"t": 2, "u": 1}, {"t": 2}, {"t": 1}, (), ()))
+    assert (state.alive(1.5).deliveries, state.alive(1.5).oldest_running) == (6, 1.5)
 
 
 def test_reports_that_nobody_reads_are_dropped() -> None:
