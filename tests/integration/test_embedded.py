@@ -267,13 +267,11 @@ async def test_without_a_binary_the_error_says_what_to_install(folder, monkeypat
     await (await open_one(folder)).close()
 
 
-async def test_a_server_that_does_not_come_up_shows_its_log(folder, monkeypatch):
+async def test_a_server_that_does_not_come_up_shows_its_log(folder):
     """The last lines of the log are in the error."""
     folder.mkdir()
     (folder / "server.log").write_text("old line\n")
-    monkeypatch.setattr(embedded, "find_server", lambda: "/bin/false")
-    monkeypatch.setattr(embedded, "_START", 0.5)
     started = time.monotonic()
     with pytest.raises(BusUnavailable, match=r"server\.log.*the server ended with 1"):
-        await EmbeddedTransport(folder).open()
+        await EmbeddedTransport(folder, binary="/bin/false", start_timeout=0.5).open()
     assert time.monotonic() - started < 5

