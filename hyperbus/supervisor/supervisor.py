@@ -139,7 +139,9 @@ class Supervisor:
             descriptors.append(descriptor)
             environment[WEBSOCKET_FD] = str(descriptor)
         bus = await stack.enter_async_context(Bus(settings=self.settings))
-        pages = StatusPages(self, bus, metrics, self._count, hung_after=self.settings.hung_after)
+        launcher = self._new_launcher(self._orders, environment, descriptors, metrics, bus.transport.records)
+        self._slots = [Slot(launcher, self._state, self._restart_policy) for _ in range(self._count)]
+        pages = StatusPages(launcher, self._slots, bus, metrics, hung_after=self.settings.hung_after)
         await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
         self.http_port = pages.port
         self._log.info(
@@ -151,8 +153,6 @@ class Supervisor:
             metrics=f"http://{self.settings.host}:{pages.port}/metrics",
             **({"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}),
         )
-        launcher = self._new_launcher(self._orders, environment, descriptors, metrics, bus.transport.records)
-        self._slots = [Slot(launcher, self._state, self._restart_policy) for _ in range(self._count)]
         await self._keep_all(launcher)
 
     # -- before anything runs

@@ -82,7 +82,7 @@ class RedisAppends(Part):
                     else:
                         parts = [count] if tell is None else [min(PART, count - n) for n in range(0, count, PART)]
                         sent += zip(live.write_parts(packed, parts, connection.command_timeout), parts, strict=True)
-                        await asyncio.sleep(0)  # some loops write at the end of a turn: before the next piece is made
+                        await asyncio.sleep(0)  # some loops write only between tasks: before the next piece is made
                         continue
                 left += count
             for future, count in sent:

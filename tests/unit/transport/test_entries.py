@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbus.errors import BusUnavailable, InvalidSettingError, NotDurable, PublishFailed, PublishUncertain
+from hyperbus.errors import InvalidSettingError
 from hyperbus.transport import FIRST_ID, Durability, id_after, id_at, id_before, id_key
 
 HALVES = st.one_of(st.integers(0, 3), st.integers(2**64 - 3, 2**64 - 1), st.integers(0, 2**64 - 1))
@@ -46,11 +46,3 @@ def test_a_durability_that_waits_for_nothing_is_refused(options: dict[str, float
     """It would say yes without having looked."""
     with pytest.raises(InvalidSettingError, match="waits for nothing"):
         Durability(**options)  # type: ignore[arg-type]
-
-
-def test_what_is_not_durable_counts_as_stored() -> None:
-    """Publishing it again would be wrong."""
-    error = NotDurable("1-1", "only 0 of 1 replicas had it")
-    failed = PublishFailed(["1-0", error, PublishUncertain("?"), BusUnavailable("!")])
-    assert error.entry_id == "1-1"
-    assert str(failed).startswith("2 of 4 events stored, 1 uncertain, 1 not stored")
