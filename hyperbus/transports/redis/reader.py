@@ -25,15 +25,16 @@ class RedisReader:
 
     Args:
         connection: a connection of its own, which knows its client id.
-        commands: where wake-ups are sent.
+        control: sends wake-ups, over another one.
         forget: called when it is closed.
     """
 
     def __init__(
-        self, connection: ReconnectingConnection, commands: CommandRunner, forget: Callable[[RedisReader], None]
+        self, connection: ReconnectingConnection, control: CommandRunner, forget: Callable[[RedisReader], None]
     ) -> None:
         self._connection = connection
-        self._commands = commands
+        self._commands = CommandRunner(connection)
+        self._control = control
         self._forget = forget
         self._woken = False
         self._blocked: object | None = None
@@ -60,8 +61,8 @@ class RedisReader:
 
     async def read_pending(self, group: str, consumer: str, stream: str, *, after: bytes, count: int) -> list[Entry]:
         """Return what `consumer` holds pending with an id above `after`."""
-        packed = pack("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", stream, after)
-        [reply] = self._connection.check(await self._connection.call(packed))
+        command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", stream, after)
+        reply = await self._commands.run_one(*command)
         return [Entry(entry_id, fields or []) for _, entries in reply or () for entry_id, fields in entries]
 
     async def read(self, positions: Mapping[str, bytes], *, count: int, block: Seconds) -> Read:
@@ -127,7 +128,7 @@ class RedisReader:
         if client_id is None:
             return False
         try:
-            [reply] = await self._commands.replies([("CLIENT", "UNBLOCK", client_id)])
+            [reply] = await self._control.replies([("CLIENT", "UNBLOCK", client_id)])
         except HyperbusError:
             return True
         # A server that refuses (NOPERM) refuses again; the read returns when its time is over.
