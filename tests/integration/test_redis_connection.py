@@ -466,7 +466,7 @@ async def test_a_dead_letter_key_of_another_type_loses_nothing(transport, stream
     assert (await transport.streams.pending_summaries([(stream, "g")]))[0].total == 1
 
 
-async def test_large_batches_go_in_chunks_and_come_back_in_order(transport, stream):
+async def test_large_batches_go_in_pieces_and_come_back_in_order(transport, stream):
     """20 MB of entries, with other calls between them."""
     batch = [NewEntry(stream, b"data", b"%d" % i + b"x" * 10_000) for i in range(2_000)]
     results, _ = await asyncio.gather(transport.streams.append(batch), transport.records.server_time())

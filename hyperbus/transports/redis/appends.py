@@ -44,7 +44,7 @@ class RedisAppends(Part):
             ((entry.stream, once_key(entry.stream, event_id)), (lasting, entry.field, entry.body))
             for entry, event_id in entries
         )
-        return await self._send(_APPEND_ONCE.pack_chunks(calls), durability, None)
+        return await self._send(_APPEND_ONCE.pack_pieces(calls), durability, None)
 
     async def append_notice(self, stream: str, field: bytes, body: bytes, *, keep: int) -> str:
         """Append one entry and return its id; keep about the last `keep` entries."""
@@ -61,10 +61,10 @@ class RedisAppends(Part):
         check_durability(durability, facts_of(info, appendfsync), self._commands.place)
 
     async def _send(
-        self, chunks: Iterable[tuple[bytes, int]], durability: Durability | None, tell: Tell | None
+        self, pieces: Iterable[tuple[bytes, int]], durability: Durability | None, tell: Tell | None
     ) -> list[AppendResult]:
         if durability is not None:
-            return await self._durable_appends.append(list(chunks), durability)
+            return await self._durable_appends.append(list(pieces), durability)
         connection = self._append_connection
         results: list[AppendResult] = []
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
@@ -72,7 +72,7 @@ class RedisAppends(Part):
         unsent: HyperbusError | None = None
         left = 0
         try:
-            for packed, count in chunks:
+            for packed, count in pieces:
                 if unsent is None:
                     try:
                         # Over another connection it would overtake what is uncertain.

@@ -31,19 +31,19 @@ class DurableAppends:
         self._connection = connection
         self._lock = asyncio.Lock()
 
-    async def append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
+    async def append(self, pieces: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
         """Send packed appends, each with its number of commands; return what became of each."""
-        if not chunks:
+        if not pieces:
             return []
         async with self._lock:
             try:
-                return await self._append(chunks, durability)
+                return await self._append(pieces, durability)
             except asyncio.CancelledError:
                 # The server would make the next batch wait for what nobody wants to know any more.
                 self._connection.drop("the append was cancelled")
                 raise
 
-    async def _append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
+    async def _append(self, pieces: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
         connection = self._connection
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
         waiting: asyncio.Future[list[Any]] | None = None
@@ -53,7 +53,7 @@ class DurableAppends:
             try:
                 # WAIT speaks of what its own connection wrote: on a new one it would say yes at once.
                 live = await connection.ready()
-                for packed, count in chunks:
+                for packed, count in pieces:
                     await connection.ready(live)
                     sent.append((live.write(packed, count, connection.command_timeout), count))
                 await connection.ready(live)
@@ -71,7 +71,7 @@ class DurableAppends:
         if shortfall:
             results = [NotDurable(result, shortfall) if isinstance(result, str) else result for result in results]
         if unsent is not None:
-            results += not_sent(unsent, sum(count for _, count in chunks) - len(results))
+            results += not_sent(unsent, sum(count for _, count in pieces) - len(results))
         return results
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from hyperbus.transports.redis.protocol.commands import CHUNK_BYTES, CHUNK_ENTRIES, pack_all
+from hyperbus.transports.redis.protocol.commands import PIECE_BYTES, PIECE_ENTRIES, pack_all
 
 #: The keys of a call, and its other arguments.
 Arguments = tuple[Sequence[str], Sequence[Any]]
@@ -33,14 +33,14 @@ class Script:
         """Write calls for a server that may not know the script. EVAL teaches it, so that one of them is enough."""
         return _pack("EVAL", self._text, calls[:1]) + _pack("EVALSHA", self._digest, calls[1:])
 
-    def pack_chunks(self, calls: Iterable[Arguments]) -> Iterator[tuple[bytes, int]]:
-        """Write calls in chunks; yield each with its number of calls. No chunk needs the server to know the script."""
+    def pack_pieces(self, calls: Iterable[Arguments]) -> Iterator[tuple[bytes, int]]:
+        """Write calls in pieces; yield each with its number of calls. No piece needs the server to know the script."""
         part: list[Arguments] = []
         size = 0
         for call in calls:
             part.append(call)
             size += sum(len(word) for word in call[1] if isinstance(word, bytes))
-            if size >= CHUNK_BYTES or len(part) >= CHUNK_ENTRIES:
+            if size >= PIECE_BYTES or len(part) >= PIECE_ENTRIES:
                 yield self.pack_teaching(part), len(part)
                 part, size = [], 0
         if part:

@@ -35,7 +35,7 @@ async def test_what_becomes_of_the_callers_list_changes_nothing() -> None:
 
 
 async def test_publish_many_keeps_order_in_one_round_trip_for_each_2000() -> None:
-    """Ids come back in the order of the events, also where a chunk has a stream that is new."""
+    """Ids come back in the order of the events, also where a bulk has a stream that is new."""
     transport = FaultyTransport()
     async with a_bus(transport) as bus:
         await bus.publish(Placed(number=-1))

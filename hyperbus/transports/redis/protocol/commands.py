@@ -13,8 +13,8 @@ from hyperbus.transport import NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
 
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
-CHUNK_BYTES = 512 * 1024
-CHUNK_ENTRIES = 1_000
+PIECE_BYTES = 512 * 1024
+PIECE_ENTRIES = 1_000
 
 # hiredis declares a tuple of one word.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
@@ -40,7 +40,7 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
 
     Those that are all there already, a list, need no small pieces.
     """
-    sizes = repeat(CHUNK_ENTRIES) if isinstance(entries, list) else chain([FIRST_PIECE], repeat(PIECE))
+    sizes = repeat(PIECE_ENTRIES) if isinstance(entries, list) else chain([FIRST_PIECE], repeat(PIECE))
     heads: dict[tuple[str, bytes], _AppendHeads] = {}
     last_stream, last_field, head = None, None, _AppendHeads("", b"")
     source = iter(entries)
@@ -58,7 +58,7 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
             add(body)
             add(b"\r\n")
             size += length
-            if size >= CHUNK_BYTES:
+            if size >= PIECE_BYTES:
                 yield b"".join(parts), len(parts) // 3
                 parts.clear()
                 size = 0

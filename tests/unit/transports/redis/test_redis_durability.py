@@ -63,7 +63,7 @@ async def test_a_wait_on_another_connection_proves_nothing() -> None:
     assert second.written == []
 
 
-async def test_chunks_do_not_follow_over_another_connection() -> None:
+async def test_pieces_do_not_follow_over_another_connection() -> None:
     """What was sent is not durable, the rest was not sent."""
     first, second = FakeConnection([b"1-1", b"1-2"]), FakeConnection()
     results = await appends(first, first, second).append([(b"XADD", 2), (b"XADD", 1)], ONE)

@@ -10,8 +10,8 @@ from hyperbus.transport import DeadLetter, NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
 from hyperbus.transports.dead_letters import from_fields, to_fields
 from hyperbus.transports.redis.protocol.commands import (
-    CHUNK_BYTES,
-    CHUNK_ENTRIES,
+    PIECE_BYTES,
+    PIECE_ENTRIES,
     GroupRead,
     milliseconds,
     pack,
@@ -35,12 +35,12 @@ def test_appends_are_written_as_hiredis_writes_them():
 
 def test_a_batch_is_cut_by_entries_and_by_bytes():
     """No piece has more than its share, and none is lost."""
-    for first, most, entries in ((CHUNK_ENTRIES, CHUNK_ENTRIES, list), (FIRST_PIECE, PIECE, iter)):
+    for first, most, entries in ((PIECE_ENTRIES, PIECE_ENTRIES, list), (FIRST_PIECE, PIECE, iter)):
         many = list(pack_appends(entries([NewEntry("a", b"data", b"x")] * (first + most + 1))))
         assert [count for _, count in many] == [first, most, 1]
     endless = (NewEntry("a", b"data", b"x") for _ in count())
     assert len(list(islice(pack_appends(endless), 3))) == 3, "no more is taken than asked for"
-    large = list(pack_appends([NewEntry("a", b"data", b"x" * CHUNK_BYTES)] * 3))
+    large = list(pack_appends([NewEntry("a", b"data", b"x" * PIECE_BYTES)] * 3))
     assert [count for _, count in large] == [1, 1, 1]
     assert list(pack_appends([])) == []
 
