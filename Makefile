@@ -19,13 +19,14 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 LONG := HYPERBUS_TEST_LONG=1 HYPERBUS_TEST_CUTS=1000 HYPERBUS_TEST_RETENTION_EVENTS=10000000 HYPERBUS_TEST_LOAD_SECONDS=30
 LONG_TESTS := $(addprefix tests/integration/test_,recovery.py publish_once.py rolling.py cli_run.py retention_servers.py)
 
-.PHONY: help install demo test test-long check static unit chaos bench bench-peers up down
+.PHONY: help install demo test test-long check static unit fuzz chaos bench bench-peers up down
 
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
 	@echo 'make test                           every check and test, with coverage'
 	@echo 'make test-long                      the tests that have a long form, in that form; ten minutes'
 	@echo 'make check                          static checks and unit tests: the quick round'
+	@echo 'make fuzz [MINUTES=20] [SEED=7]     new examples for the property tests, until one breaks them'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench [QUICK=1] [FULL=1]       throughput, latency, memory, against bars; 10 minutes, 1, or everything'
 	@echo 'make bench-peers                    throughput beside other Python libraries'
@@ -60,6 +61,9 @@ static: .venv/.installed-dev
 
 unit: .venv/.installed-dev
 	@$(BIN)/python -m pytest -q tests/unit
+
+fuzz: .venv/.installed-dev
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 chaos: .venv/.installed
 	@$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))

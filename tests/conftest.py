@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
+from tests.examples import register_profiles
 from tests.servers import Server, server_binaries
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("hyperbus", deadline=None)
-settings.load_profile("hyperbus")
+register_profiles()
 
 
 class SharedServers:

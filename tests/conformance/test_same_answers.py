@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hyperbus.errors import HyperbusError
 from hyperbus.transport import FIRST_ID, DeadLetter, Entry, GroupInfo, NewEntry, Parked, id_key
 from tests.conformance.harness import Harness, MemoryPlace, Place, ServerPlace
+from tests.examples import examples
 from tests.servers import Server
 
 Operation = tuple[Any, ...]
@@ -347,7 +348,7 @@ UNREAD_CUT = [
 ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @example(operations=OLDEST_DELETED)
 @example(operations=NEXT_DELETED)
 @example(operations=UNREAD_CUT)
