@@ -100,7 +100,7 @@ def entries(stream, number=1):
     return [NewEntry(stream, b"data", b"%d" % i) for i in range(number)]
 
 
-async def until(condition, timeout=5):
+async def until(condition, timeout=10):
     async with asyncio.timeout(timeout):
         while not await condition():
             await asyncio.sleep(0.005)
@@ -190,7 +190,7 @@ async def test_callers_that_wait_share_one_attempt_to_connect():
         started = time.monotonic()
         calls = [transport.records.get(["x"]) for _ in range(50)]
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 50 * 0.3 / 2
         assert {type(result) for result in results} == {BusUnavailable}
         assert fake.connections == 1
         await transport.close()
@@ -202,7 +202,7 @@ async def test_a_half_open_connection_is_found_out_by_the_command_timeout():
         transport = RedisTransport(fake.url, command_timeout=0.2)
         assert await transport.records.server_time() == 5
         answers, fake.answers["TIME"] = fake.answers["TIME"], None
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             with pytest.raises(BusUnavailable, match="command timeout"):
                 await transport.records.server_time()
             assert [type(one) for one in await transport.streams.append(entries("events:x"))] == [PublishUncertain]
@@ -219,7 +219,7 @@ async def test_a_blocked_read_may_take_its_block_on_top_of_the_timeout():
         started = time.monotonic()
         with pytest.raises(BusUnavailable):
             await reader.read_group("g", "c", ["events:x"], count=1, block=0.4)
-        assert 0.5 <= time.monotonic() - started < 2
+        assert 0.5 <= time.monotonic() - started < 10
         await transport.close()
 
 
@@ -339,7 +339,7 @@ async def test_wake_ends_a_blocked_read(transport, stream):
     """It returns [] long before its block is over, and the next read blocks again."""
     reader = transport.open_reader()
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         for _ in range(3):
             read = asyncio.create_task(reader.read_group("g", "c", [stream], count=1, block=30))
             await until(lambda: blocked(transport))
@@ -374,7 +374,7 @@ async def test_a_read_whose_group_goes_away_says_so(transport, stream):
     await until(lambda: blocked(transport))
     await transport._wire.call(pack("DEL", stream))
     with pytest.raises(GroupNotFoundError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await read
 
 
@@ -386,7 +386,7 @@ async def test_a_cancelled_read_does_not_hold_up_the_next_one(transport, stream)
     await until(lambda: blocked(transport))
     read.cancel()
     await asyncio.wait({read})
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         assert await reader.read_pending("g", "c", stream, after=FIRST_ID, count=1) == []
 
 
@@ -405,7 +405,7 @@ async def test_a_wake_that_overtakes_its_read_is_sent_again():
         reader = transport.open_reader()
         read = asyncio.create_task(reader.read_group("g", "c", ["events:x"], count=1, block=30))
         await until(lambda: asyncio.sleep(0, bool(reader._wire._link and reader._wire._link._calls)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await reader.wake()
         assert unblocks == ["7", "7", "7"]
         await reader.close()

@@ -75,6 +75,7 @@ async def watch(url: str, until: asyncio.Event) -> Counter[int]:
 
 
 @pytest.mark.alone
+@pytest.mark.second_try("how long an event waits is up to the machine, too")
 @pytest.mark.parametrize("wait", [0, 0.01], ids=["quick", "busy"])
 async def test_a_roll_under_load_keeps_events_waiting_for_less_than_half_a_second_and_repeats_none(
     server: Server, tmp_path: Path, wait: float

@@ -517,10 +517,10 @@ async def test_a_deadline_in_the_buffer_is_kept_beside_later_ones() -> None:
     transport = FaultyTransport()
     async with a_bus(transport) as bus:
         gate = transport.streams.overrides["append"] = Gate()
-        first = asyncio.create_task(bus.publish(Placed(number=1), timeout=2.0))
+        first = asyncio.create_task(bus.publish(Placed(number=1), timeout=60.0))
         await gate.reached.wait()
         second = asyncio.create_task(bus.publish(Placed(number=2), timeout=0.02))
-        await eventually(second.done, within=1.0)
+        await eventually(second.done)
         with pytest.raises(BusUnavailable, match="not sent in time"):
             await second
         gate.open.set()

@@ -52,7 +52,7 @@ async def test_what_a_dead_worker_left_is_taken_over() -> None:
                 (info,) = await here.memory.streams.info([f"events:{kind}"])
                 return int(info.groups[0].consumers)
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 while await consumers() != 1:
                     await asyncio.sleep(0.01)
     assert seen == [(n, 2) for n in range(PAGE + 20)]
@@ -201,7 +201,7 @@ async def test_only_the_holder_of_the_lease_sweeps() -> None:
     assert not await theirs.hold()
     await mine.let_go()
     assert await theirs.hold()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not await mine.hold():
             await asyncio.sleep(0.01)
 
@@ -366,7 +366,7 @@ async def test_a_heartbeat_goes_on_while_the_event_loop_is_blocked() -> None:
             await eventually(lambda: alive)
             (name,) = {signal.consumer for signal in here.recorder.of(WorkerChanged)}
             await here.transport.records.delete([heartbeat_name(name)])
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 while (await here.transport.records.get([heartbeat_name(name)])) == [None]:
                     await asyncio.sleep(0.01)
         assert alive == [True]

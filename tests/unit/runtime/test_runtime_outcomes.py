@@ -63,7 +63,7 @@ async def test_tries_are_written_to_the_server_before_the_wait() -> None:
             async def counted() -> bool:
                 return list((await here.pending(kind, group)).values()) == [2]
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 while not await counted():
                     await asyncio.sleep(0.005)
         assert list((await here.pending(kind, group)).values()) == [1], "a try that did not come is handed back"

@@ -37,7 +37,7 @@ async def parked(here: Running, kind: str, group: str) -> int:
 
 
 async def all_parked_are_gone(here: Running, kind: str, group: str) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10):
         while await parked(here, kind, group):
             await asyncio.sleep(0.005)
 
@@ -65,7 +65,7 @@ async def test_a_long_wait_leaves_the_pending_list() -> None:
         async with here.bus.running(handler):
             began = time.time()
             await here.publish(kind, 0, 1)  # the second one comes only when there is room again
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(10):
                 while await parked(here, kind, group) < 2:
                     await asyncio.sleep(0.005)
             assert await here.pending(kind, group) == {}
@@ -369,7 +369,7 @@ async def test_a_parked_entry_that_is_given_back_is_looked_for_at_its_time() -> 
         async with here.bus.running(handler):
             await here.recorder.wait_for(lambda _: acked(here) == 1)
     assert [tries for tries, _ in seen] == [2, 3]
-    assert 0.1 <= seen[1][1] - seen[0][1] < 1
+    assert 0.1 <= seen[1][1] - seen[0][1] < 5
 
 
 async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries() -> None:

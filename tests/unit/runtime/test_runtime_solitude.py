@@ -76,7 +76,7 @@ async def test_one_that_left_is_not_waited_for() -> None:
     here = Solitude(SystemClock())
     handlers = Handlers(here, 1)
     here.leave(handlers.oldest)
-    async with asyncio.timeout(2), here.alone(3) as alone:
+    async with asyncio.timeout(10), here.alone(3) as alone:
         assert alone
 
 
@@ -85,7 +85,7 @@ async def test_patience_ends() -> None:
     """A handler that never ends does not keep a suspect for ever: it runs beside it, and is told so."""
     here = Solitude(SystemClock())
     Handlers(here, 1)
-    async with asyncio.timeout(2), here.alone(3) as alone:
+    async with asyncio.timeout(10), here.alone(3) as alone:
         assert not alone
         assert not here.wanted
 
@@ -153,7 +153,7 @@ async def test_suspects_share_a_window() -> None:
             await here.over()
         order.append("other")
 
-    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         for name in ("a", "b", "c"):
             tasks.create_task(suspect(name))
         await eventually(lambda: here.wanted)

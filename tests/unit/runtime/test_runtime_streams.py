@@ -309,7 +309,7 @@ async def test_a_worker_without_room_reads_on_when_there_is_some() -> None:
         started = time.monotonic()
         async with here.bus.running(collects(seen, types=[kind])):
             await eventually(lambda: len(seen) == 20)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
 
 
 async def test_an_entry_without_fields_does_not_count_as_bytes() -> None:
@@ -379,7 +379,7 @@ async def test_a_reader_whose_only_key_is_wrong_waits_and_stops_when_told(audien
             here.memory.set_value(f"events:{bad}", b"no stream")
             await here.recorder.wait_for_one(ConnectionChanged)
             started = time.monotonic()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4
 
 
 async def test_a_worker_stops_in_the_middle_of_recovering() -> None:
