@@ -165,7 +165,8 @@ class Load:
         started, due = time.monotonic(), 0
         async with asyncio.TaskGroup() as tasks:
             while True:
-                while due < (time.monotonic() - started) * LOAD_RATE:
+                # a busy machine gets what it can take
+                while due < (time.monotonic() - started) * LOAD_RATE and due - len(self.stored) < 200:
                     due += 1
                     tasks.create_task(self._publish(due))
                 await asyncio.sleep(0.01)  # the pace of the load
@@ -180,7 +181,7 @@ def missing(stored: list[str], folder: Path) -> set[str]:
     return set(stored) - set(rows(folder, "type || ' ' || entry_id"))
 
 
-@pytest.mark.timeout(LOAD_SECONDS * 2 + 120)
+@pytest.mark.timeout(LOAD_SECONDS * 2 + 240)
 async def test_what_was_published_is_written_though_workers_are_killed(tmp_path, place):
     """Twice a process is killed under load: it is started again, and every event whose publish returned is a row."""
     prefix = f"kills-{uuid.uuid4().hex[:8]}"
@@ -208,7 +209,7 @@ async def test_what_was_published_is_written_though_workers_are_killed(tmp_path,
         assert running.stop() == 0
 
 
-@pytest.mark.timeout(LOAD_SECONDS * 2 + 120)
+@pytest.mark.timeout(LOAD_SECONDS * 2 + 240)
 async def test_a_stop_under_load_loses_nothing(tmp_path, place):
     """SIGTERM drains and ends with 0 within the drain time; what came meanwhile is written after the next start."""
     prefix = f"stop-{uuid.uuid4().hex[:8]}"

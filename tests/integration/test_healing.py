@@ -377,7 +377,8 @@ def _swallow(client: redis.Redis, *words: Any) -> None:
 async def test_a_demoted_server_is_waited_for(server: Server, stale: str) -> None:
     """A replica takes no writes, and perhaps no reads: publishes wait, workers ask now and then, and go on afterwards."""
     with Server(server.binary, arguments=("--replica-serve-stale-data", stale)) as own:
-        async with place(own) as here:
+        # it answers at once, whatever it says: a busy machine is not to be taken for a lost connection
+        async with place(own, connect_timeout=5.0, command_timeout=5.0) as here:
             await here.command("REPLICAOF", "127.0.0.1", free_port())
             await here.recorder.wait_for(lambda _: connections(here.recorder) == [False], within=BACK)
             publishing = asyncio.create_task(here.publish(1, timeout=20))
