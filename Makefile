@@ -3,10 +3,14 @@
 PYTHONS := python3.14 python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 PEERS := .venv-peers/bin
+# What test-python runs on.
+PYTHON ?= python3
+VERSION := $(patsubst python%,%,$(notdir $(PYTHON)))
 EXTRAS := embedded,cli,websocket,postgres,uvloop,reload
 TESTS := tests/unit tests/conformance tests/integration tests/chaos
-# Most tests wait for something most of the time.
-TOGETHER := -n 2 --dist loadgroup --no-loadscope-reorder
+# Most tests wait for something most of the time, so there are more workers than processors.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? 2 * n : 8)))
+TOGETHER := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # What a mistake in would be found last: every branch of it is tested.
 WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/declaration/outcome.py
 
@@ -19,13 +23,15 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 LONG := HYPERBUS_TEST_LONG=1 HYPERBUS_TEST_CUTS=1000 HYPERBUS_TEST_RETENTION_EVENTS=10000000 HYPERBUS_TEST_LOAD_SECONDS=30
 LONG_TESTS := $(addprefix tests/integration/test_,recovery.py publish_once.py rolling.py cli_run.py retention_servers.py)
 
-.PHONY: help install demo test test-long check static unit chaos bench bench-peers up down
+.PHONY: help install demo test test-long test-python check static ruff mypy pyright imports unit fuzz chaos bench bench-peers up down
 
 help:
 	@echo 'make demo [SECONDS=20] [RATE=600]   everything at work, live; without SECONDS until Ctrl-C'
 	@echo 'make test                           every check and test, with coverage'
 	@echo 'make test-long                      the tests that have a long form, in that form; ten minutes'
+	@echo 'make test-python PYTHON=python3.13  unit and conformance tests on another Python'
 	@echo 'make check                          static checks and unit tests: the quick round'
+	@echo 'make fuzz [MINUTES=20] [SEED=7]     new examples for the property tests, until one breaks them'
 	@echo 'make chaos [MINUTES=30] [SEED=7]    everything broken at random; nothing may be lost'
 	@echo 'make bench [QUICK=1] [FULL=1]       throughput, latency, memory, against bars; 10 minutes, 1, or everything'
 	@echo 'make bench-peers                    throughput beside other Python libraries'
@@ -49,17 +55,34 @@ test: static
 test-long: .venv/.installed-dev
 	@$(LONG) $(BIN)/python -m pytest -v -s $(LONG_TESTS)
 
+# Another Python has an environment of its own, named after it: .venv-3.13.
+test-python: .venv-$(VERSION)/.installed
+	@.venv-$(VERSION)/bin/python -m pytest -q $(TOGETHER) -m 'not alone' tests/unit tests/conformance
+
 check: static unit
 
+# Side by side.
 static: .venv/.installed-dev
+	@$(MAKE) --no-print-directory -k -j 4 ruff mypy pyright imports
+
+ruff: .venv/.installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo 'make: format with $(BIN)/ruff format' >&2; exit 1; }
+
+mypy: .venv/.installed-dev
 	@$(BIN)/mypy
+
+pyright: .venv/.installed-dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/api.py
+
+imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
 unit: .venv/.installed-dev
 	@$(BIN)/python -m pytest -q tests/unit
+
+fuzz: .venv/.installed-dev
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
 chaos: .venv/.installed
 	@$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
@@ -102,6 +125,14 @@ down:
 .venv/.installed-dev: .venv/.installed
 	@echo 'Installing the tools for development into .venv'
 	@$(BIN)/python -m pip install -qq --group dev
+	@touch $@
+
+.venv-$(VERSION)/.installed: pyproject.toml
+	@echo "Setting up .venv-$(VERSION) with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv-$(VERSION)
+	@.venv-$(VERSION)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
+	@.venv-$(VERSION)/bin/python -m pip install -qq --editable '.[$(EXTRAS)]'
+	@.venv-$(VERSION)/bin/python -m pip install -qq --group test
 	@touch $@
 
 # Other libraries, pinned, away from ours. What has no package for this machine is left out, with a message.

@@ -18,17 +18,12 @@ from typing import Any, TypeVar, cast
 
 from benchmarks.question import Loop, Place, Question, Values
 from hyperbus.supervisor.worker_process.event_loop import LoopName, loop_factory
-from hyperbus.supervisor.worker_process.main import _calm_collector
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 ROOT = Path(__file__).parents[1]
 #: The longest that one question may take once, in seconds.
 TIMEOUT = 300.0
 T = TypeVar("T")
-
-
-def calm_collector() -> None:
-    """Let the garbage collector look as often as it does in a worker process; all that is there now never again."""
-    _calm_collector()
 
 
 def run_on(loop: LoopName, main: Coroutine[Any, Any, T]) -> T:

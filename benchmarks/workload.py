@@ -10,12 +10,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from benchmarks.bare import Bare, append, pack
-from benchmarks.measuring import calm_collector
 from benchmarks.question import Place
 from hyperbus import Bus, Event, EventData
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.settings import Settings
 from hyperbus.signals import Acknowledged, Listener, Signal
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 #: Events in a batch.
 BATCH = 500

@@ -25,7 +25,7 @@ from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.event.routing import check_name
 from hyperbus.logger import get_logger
-from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher
+from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher, PublishLimits
 from hyperbus.runtime.iteration import consume_events, read_events
 from hyperbus.runtime.services import Services, open_services
 from hyperbus.runtime.worker import Worker
@@ -311,12 +311,7 @@ class Bus:
             self._clock,
             codec=chosen[self._settings.codec],
             prefix=self._prefix,
-            max_event_bytes=self._settings.max_event_bytes,
-            timeout=self._settings.publish_timeout,
-            buffer=self._settings.publish_buffer,
-            buffer_bytes=self._settings.publish_buffer_bytes,
-            once_window=self._settings.once_window,
-            durability_timeout=self._settings.durability_timeout,
+            limits=PublishLimits.of(self._settings),
         )
 
     async def _open_transport(self) -> Transport:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 ROOT = Path(__file__).parents[1]
 #: How long anything here may take, in seconds.
-DEADLINE = 40.0
+DEADLINE = 90.0
 _T = TypeVar("_T")
 
 

@@ -5,16 +5,20 @@ Which tests run at all, and which of them in one process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
-from hypothesis import settings
 
+from tests import docker_engine, second_try
+from tests.examples import register_profiles
 from tests.servers import Server, server_binaries
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("hyperbus", deadline=None)
-settings.load_profile("hyperbus")
+register_profiles()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(second_try)
 
 
 class SharedServers:
@@ -89,3 +93,14 @@ def _shares_with_its_module(item: pytest.Function) -> bool:
     """Tell whether a test has a fixture of its module, which each process that runs one of its tests would make again."""
     fixtures = item._fixtureinfo.name2fixturedefs.values()
     return any(definitions[-1].scope == "module" for definitions in fixtures)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let all tests that lack Docker be one line of the summary, which folds those that are skipped in one place."""
+    report = yield
+    if report.skipped and item.get_closest_marker("docker") is not None and isinstance(report.longrepr, tuple):
+        report.longrepr = (docker_engine.__file__, 1, report.longrepr[2])
+    return report

@@ -26,7 +26,7 @@ class Recorder:
         """Return the signals of one kind, in order."""
         return [signal for signal in self.signals if isinstance(signal, kind)]
 
-    async def wait_for(self, holds: Callable[[list[Any]], object], *, within: float = 5.0) -> None:
+    async def wait_for(self, holds: Callable[[list[Any]], object], *, within: float = 10.0) -> None:
         """Wait until `holds(signals)` is true.
 
         Raises:
@@ -40,13 +40,13 @@ class Recorder:
         except TimeoutError:
             raise AssertionError(f"not heard within {within} s; heard: {self.signals}") from None
 
-    async def wait_for_one(self, kind: type[SignalT], *, within: float = 5.0) -> SignalT:
+    async def wait_for_one(self, kind: type[SignalT], *, within: float = 10.0) -> SignalT:
         """Wait for the first signal of one kind, and return it."""
         await self.wait_for(lambda _: self.of(kind), within=within)
         return self.of(kind)[0]
 
 
-async def eventually(holds: Callable[[], object], *, within: float = 5.0) -> None:
+async def eventually(holds: Callable[[], object], *, within: float = 10.0) -> None:
     """Wait until `holds()` is true, for what announces no signal.
 
     Raises:

@@ -55,7 +55,7 @@ async def pending(bus: Bus, kind: str, group: str = "") -> dict[str, int]:
     return summary.consumers
 
 
-async def settled(bus: Bus, kind: str, group: str = "", *, within: float = 5.0) -> None:
+async def settled(bus: Bus, kind: str, group: str = "", *, within: float = 10.0) -> None:
     """Wait until the group was handed everything and nothing is pending."""
     stream = f"{bus.prefix}:{kind}"
     async with asyncio.timeout(within):

@@ -11,10 +11,11 @@ from multiprocessing.connection import Connection
 
 from benchmarks.bare import Bare, append, consume, pack
 from benchmarks.form import Depth
-from benchmarks.measuring import calm_collector, run_on
+from benchmarks.measuring import run_on
 from benchmarks.question import Bar, Figure, Place, Question, Values
 from benchmarks.questions.consume_one import handle
 from benchmarks.workload import BATCH, MARGIN, STREAM, Acks, encoded, event, open_bus
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 _processes = multiprocessing.get_context("spawn")
 

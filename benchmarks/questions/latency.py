@@ -14,10 +14,11 @@ from typing import Any
 
 from benchmarks.bare import Bare, pack
 from benchmarks.form import Depth
-from benchmarks.measuring import calm_collector, run_on
+from benchmarks.measuring import run_on
 from benchmarks.question import Bar, Figure, Place, Question, Values
 from benchmarks.workload import open_bus
 from hyperbus import Event, EventData, consumer
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 #: Events a second.
 RATES = (100, 1_000, 10_000)

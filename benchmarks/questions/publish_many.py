@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.form import Depth
-from benchmarks.measuring import calm_collector
 from benchmarks.question import Bar, Figure, Place, Question, Values
 from benchmarks.workload import BATCH, Benched, data, event, open_bus
 from hyperbus import Event
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 
 async def rate(place: Place, events: Sequence[Event[Benched] | Benched], *, once: bool = False) -> float:

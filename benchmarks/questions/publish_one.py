@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from benchmarks.form import Depth
-from benchmarks.measuring import calm_collector
 from benchmarks.question import Figure, Place, Question, Values
 from benchmarks.workload import data, open_bus
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 
 async def measure(place: Place) -> Values:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.measuring import calm_collector
 from benchmarks.question import Figure, Place, Question, Values
 from benchmarks.workload import BATCH, data, event
 from hyperbus import SyncPublisher
 from hyperbus.settings import Settings
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 
 def measure(place: Place) -> Values:

@@ -6,9 +6,9 @@ import asyncio
 import time
 
 from benchmarks.form import Depth
-from benchmarks.measuring import calm_collector
 from benchmarks.question import Bar, Figure, Place, Question, Values
 from benchmarks.workload import BATCH, data, open_bus
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 
 TASKS = 256
 

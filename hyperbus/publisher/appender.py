@@ -14,7 +14,7 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUncertain
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import Durability, NewEntry, Transport, record_names
-from hyperbus.transport.appends import Tell
+from hyperbus.transport.appends import AppendResult, Tell
 
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
 #: and the server is asked again whether it can do what `durability=` asks.
@@ -26,11 +26,8 @@ _TELLING: Seconds = 0.2
 #: How much of the window is used for sending again what may be stored: the server's clock is not ours.
 _SURE = 0.9
 
-#: What became of an event: its entry id, or the error it met.
-Outcome = str | HyperbusError
 
-
-def are_stored(results: list[Outcome]) -> TypeGuard[list[str]]:
+def are_stored(results: list[AppendResult]) -> TypeGuard[list[str]]:
     """Tell whether each of them is an entry id. Quick, as it nearly always is so."""
     return set(map(type, results)) <= {str}
 
@@ -59,13 +56,13 @@ class Appender:
         self._listed: dict[str, float] = {}
         self._checked: dict[tuple[int, bool], float] = {}
         # Waiting for durability holds up the connection: who has to queue is not sent yet, and is told so.
-        self._durable_turn = asyncio.Lock()
+        self._durable_lock = asyncio.Lock()
         self._lost = False
         self._last_error = ""
 
-    def turn(self, mode: Mode) -> AbstractAsyncContextManager[None]:
-        """Return what is held from before `prepare` until `append` is done."""
-        return nullcontext() if mode.durability is None else self._durable_turn
+    def exclusive(self, mode: Mode) -> AbstractAsyncContextManager[None]:
+        """Return what is held from before `prepare` until `append` is done, so that waits for durability queue here."""
+        return nullcontext() if mode.durability is None else self._durable_lock
 
     async def prepare(self, streams: Iterable[str], mode: Mode) -> HyperbusError | None:
         """Do what is due before entries are sent to `streams`; return why they cannot be sent, now or at all."""
@@ -84,7 +81,7 @@ class Appender:
         mode: Mode,
         deadline: float,
         tell: Tell | None = None,
-    ) -> list[Outcome]:
+    ) -> list[AppendResult]:
         """Append entries, made of the events with these ids (needed if `mode` is once); return what became of each.
 
         `entries` is gone through more than once. `tell` may hear of the first ones before that.
@@ -106,14 +103,14 @@ class Appender:
             self._announce(entries, results, self._clock.monotonic() - started)
         return results
 
-    def refuse(self, entries: Sequence[NewEntry], error: HyperbusError) -> list[Outcome]:
+    def refuse(self, entries: Sequence[NewEntry], error: HyperbusError) -> list[AppendResult]:
         """Return what became of entries that `prepare` had an error for."""
-        results: list[Outcome] = [error] * len(entries)
+        results: list[AppendResult] = [error] * len(entries)
         if results:
             self._announce(entries, results, 0.0)
         return results
 
-    def may_send_again(self, result: Outcome, mode: Mode) -> bool:
+    def may_send_again(self, result: AppendResult, mode: Mode) -> bool:
         """Tell whether an event with this result is to be sent again: it is not stored, or a repeat adds nothing."""
         return isinstance(result, BusUnavailable) or (mode.once and isinstance(result, PublishUncertain))
 
@@ -161,7 +158,7 @@ class Appender:
             await self._transport.streams.check_durability(durability)
             self._checked[level] = now
 
-    def _announce(self, entries: Iterable[NewEntry], results: list[Outcome], seconds: Seconds) -> None:
+    def _announce(self, entries: Iterable[NewEntry], results: list[AppendResult], seconds: Seconds) -> None:
         away: BusUnavailable | None = None
         if are_stored(results):
             self._announce_stored(Counter(map(itemgetter(0), entries)), seconds)

@@ -7,7 +7,7 @@ import asyncio
 from hyperbus.clock import Clock
 
 
-class Room:
+class BufferLimit:
     """Counts what waits or is under way. One event always fits, however large."""
 
     def __init__(self, clock: Clock, most: int, most_bytes: int) -> None:
@@ -20,32 +20,32 @@ class Room:
         self._waiting = 0
         self._closed = False
 
-    def enter(self, size: int) -> bool:
-        """Take the place of one event of `size` bytes, if there is room for it."""
+    def try_acquire(self, size: int) -> bool:
+        """Take the place of one event of `size` bytes, if it fits."""
         if self._count and (self._count >= self._most or self.bytes + size > self._most_bytes):
             return False
         self._count += 1
         self.bytes += size
         return True
 
-    async def wait(self, size: int, deadline: float) -> bool:
-        """Enter once there is room; return False when the room was closed instead.
+    async def acquire(self, size: int, deadline: float) -> bool:
+        """Take the place of one event once it fits; return False when the publisher was closed instead.
 
         Raises:
-            TimeoutError: there was none by the deadline.
+            TimeoutError: it did not fit by the deadline.
         """
         self._waiting += 1
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())), self._freed:
                 while not self._closed:
-                    if self.enter(size):
+                    if self.try_acquire(size):
                         return True
                     await self._freed.wait()
         finally:
             self._waiting -= 1
         return False
 
-    async def leave(self, count: int, size: int) -> None:
+    async def release(self, count: int, size: int) -> None:
         """Give back the places of `count` events of `size` bytes together."""
         self._count -= count
         self.bytes -= size

@@ -10,14 +10,14 @@ from typing import Any
 from hyperbus.clock import Clock
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishUncertain
 from hyperbus.event.envelope import Event, Publishable, complete
-from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome, are_stored
+from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, are_stored
 from hyperbus.publisher.encoder import Encoder
 from hyperbus.transport import NewEntry
-from hyperbus.transport.appends import FIRST_PIECE, PIECE
+from hyperbus.transport.appends import FIRST_PIECE, PIECE, AppendResult
 
 
-class Chunk:
-    """Events that become entries when somebody asks for them: the first are on their way before the last are made.
+class Bulk:
+    """Events of a `publish_many`, made entries when somebody asks: the first are on their way before the last are made.
 
     Args:
         events: what to publish.
@@ -70,25 +70,25 @@ class Chunk:
             yield entries
 
 
-class ChunkSender:
-    """Appends chunks in one mode."""
+class BulkSender:
+    """Appends bulks in one mode."""
 
     def __init__(self, appender: Appender, clock: Clock, mode: Mode) -> None:
         self._appender = appender
         self._clock = clock
         self._mode = mode
 
-    async def append(self, chunk: Chunk, deadline: float) -> list[Outcome]:
+    async def append(self, bulk: Bulk, deadline: float) -> list[AppendResult]:
         """Append what can be encoded; return what became of every event, in order."""
-        results = await self._append(chunk, deadline)
-        for place, error in chunk.refused:
+        results = await self._append(bulk, deadline)
+        for place, error in bulk.refused:
             results.insert(place, error)
         return results
 
-    async def _append(self, chunk: Chunk, deadline: float) -> list[Outcome]:
-        ids = chunk.ids() if self._mode.once else ()
+    async def _append(self, bulk: Bulk, deadline: float) -> list[AppendResult]:
+        ids = bulk.ids() if self._mode.once else ()
         started = self._clock.monotonic()
-        results = await self._attempt(chunk, chunk.streams, ids, deadline)
+        results = await self._attempt(bulk, bulk.streams, ids, deadline)
         left = self._unsettled(results)
         pause = FIRST_PAUSE
         while left:
@@ -98,9 +98,9 @@ class ChunkSender:
             if started >= deadline:
                 break
             await self._clock.sleep(pause)
-            entries = chunk.entries()
+            entries = bulk.entries()
             again = [ids[place] for place in left] if ids else ()
-            answers = await self._attempt([entries[place] for place in left], chunk.streams, again, deadline)
+            answers = await self._attempt([entries[place] for place in left], bulk.streams, again, deadline)
             for place, answer in zip(left, answers, strict=True):
                 # What may be stored by an earlier try stays uncertain when a later one is not even sent.
                 if not (isinstance(answer, BusUnavailable) and isinstance(results[place], PublishUncertain)):
@@ -110,18 +110,18 @@ class ChunkSender:
             left = remaining
         return results
 
-    def _unsettled(self, results: list[Outcome]) -> list[int]:
+    def _unsettled(self, results: list[AppendResult]) -> list[int]:
         if are_stored(results):
             return []
         return [place for place, result in enumerate(results) if self._appender.may_send_again(result, self._mode)]
 
     async def _attempt(
-        self, entries: Chunk | list[NewEntry], streams: set[str], ids: Sequence[str], deadline: float
-    ) -> list[Outcome]:
+        self, entries: Bulk | list[NewEntry], streams: set[str], ids: Sequence[str], deadline: float
+    ) -> list[AppendResult]:
         late: HyperbusError = self._appender.unavailable("the event was not sent in time")
         left = max(0.0, deadline - self._clock.monotonic())
         try:
-            async with asyncio.timeout(left), self._appender.turn(self._mode):
+            async with asyncio.timeout(left), self._appender.exclusive(self._mode):
                 refusal = await self._appender.prepare(streams, self._mode)
                 if refusal is not None:
                     return self._appender.refuse(list(entries), refusal)

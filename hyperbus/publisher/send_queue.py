@@ -14,9 +14,10 @@ import msgspec
 
 from hyperbus.clock import Clock
 from hyperbus.errors import BusUnavailable, HyperbusError, PublishUncertain
-from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode, Outcome
-from hyperbus.publisher.buffer_limit import Room
+from hyperbus.publisher.appender import FIRST_PAUSE, LONGEST_PAUSE, Appender, Mode
+from hyperbus.publisher.buffer_limit import BufferLimit
 from hyperbus.transport import NewEntry
+from hyperbus.transport.appends import AppendResult
 
 #: Entries that go to the server in one round trip, at most.
 BATCH = 500
@@ -38,18 +39,18 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     uncertain: bool = False
 
 
-class Lane:
+class SendQueue:
     """Sends events of one mode, and tells each caller its entry id, or what went wrong, by its deadline.
 
     Attributes:
-        ended: it sends no more; a lane for durability ends when it has nothing to send.
+        ended: it sends no more; one for durability ends when it has nothing to send.
     """
 
-    def __init__(self, mode: Mode, appender: Appender, clock: Clock, room: Room) -> None:
+    def __init__(self, mode: Mode, appender: Appender, clock: Clock, limit: BufferLimit) -> None:
         self._mode = mode
         self._appender = appender
         self._clock = clock
-        self._room = room
+        self._limit = limit
         self._most = BATCH if mode.durability is None else DURABLE_BATCH
         self._loop = asyncio.get_running_loop()
         self._buffer: deque[_Waiting] = deque()
@@ -62,7 +63,7 @@ class Lane:
         self.ended = False
 
     def put(self, entry: NewEntry, event_id: str, deadline: float) -> asyncio.Future[str]:
-        """Queue an entry that has entered the room; return where its id will be."""
+        """Queue an entry that has its place in the buffer; return where its id will be."""
         answer = self._loop.create_future()
         self._buffer.append(_Waiting(entry, event_id, len(entry.body), answer, deadline))
         if self._wake is not None:
@@ -77,7 +78,7 @@ class Lane:
         self._wake_up()
 
     async def run(self) -> None:
-        """Send until the lane is closed and empty."""
+        """Send until the queue is closed and empty."""
         pause = FIRST_PAUSE
         try:
             while await self._has_more():
@@ -109,7 +110,7 @@ class Lane:
 
     async def _send_batch(self) -> tuple[int, int]:
         """Send one batch; return how many of them are to be sent again, and how many were tried."""
-        async with self._appender.turn(self._mode):
+        async with self._appender.exclusive(self._mode):
             batch = self._in_flight = self._take()
             try:
                 refusal = await self._appender.prepare({waiting.entry.stream for waiting in batch}, self._mode)
@@ -126,10 +127,10 @@ class Lane:
         left = self._settle(sending, results, started)
         self._buffer.extendleft(reversed(left))
         size = sum([waiting.size for waiting in batch]) - sum([waiting.size for waiting in left])
-        await self._room.leave(len(batch) - len(left), size)
+        await self._limit.release(len(batch) - len(left), size)
         return len(left), len(sending)
 
-    async def _send(self, sending: Sequence[_Waiting], refusal: HyperbusError | None) -> list[Outcome]:
+    async def _send(self, sending: Sequence[_Waiting], refusal: HyperbusError | None) -> list[AppendResult]:
         entries = [waiting.entry for waiting in sending]
         if refusal is not None:
             return self._appender.refuse(entries, refusal)
@@ -138,7 +139,7 @@ class Lane:
         deadline = min([waiting.deadline for waiting in sending], default=0.0) if self._mode.durability else 0.0
         told = iter(sending)
 
-        def tell(results: Sequence[Outcome]) -> None:
+        def tell(results: Sequence[AppendResult]) -> None:
             """Let those go on whose event is stored: they make the next ones while the server stores the rest."""
             for result, waiting in zip(results, told, strict=False):
                 if isinstance(result, str) and not waiting.answer.done():
@@ -148,7 +149,7 @@ class Lane:
 
     def _take(self) -> list[_Waiting]:
         buffer = self._buffer
-        if len(buffer) <= self._most and self._room.bytes <= BATCH_BYTES:
+        if len(buffer) <= self._most and self._limit.bytes <= BATCH_BYTES:
             batch = list(buffer)
             buffer.clear()
             return batch
@@ -159,7 +160,7 @@ class Lane:
             size += batch[-1].size
         return batch
 
-    def _settle(self, batch: Sequence[_Waiting], results: Sequence[Outcome], started: float) -> list[_Waiting]:
+    def _settle(self, batch: Sequence[_Waiting], results: Sequence[AppendResult], started: float) -> list[_Waiting]:
         """Tell each caller; return those whose event is to be sent again."""
         again: list[_Waiting] = []
         for waiting, result in zip(batch, results, strict=True):

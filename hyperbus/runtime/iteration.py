@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from hyperbus.declaration.consumer import consumer
-from hyperbus.errors import BusUnavailable, DecodeError, InvalidSettingError
+from hyperbus.errors import DecodeError, InvalidSettingError
 from hyperbus.event.data import EventData, type_of
 from hyperbus.event.envelope import Event
-from hyperbus.event.routing import TypeFilter, stream_key
-from hyperbus.runtime.handling.decoder import EventDecoder
-from hyperbus.runtime.in_flight.inbox import receive
-from hyperbus.runtime.reading.group_reader import BLOCK
+from hyperbus.event.routing import TypeFilter
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.in_flight.decoder import EventDecoder
+from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.services import Services
 from hyperbus.runtime.worker import Worker
 from hyperbus.transport import FIRST_ID, Entry, Read
 
 #: Entries of one stream in one read of `read_events`.
 _PAGE = 200
+_ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
 #: Gives the services of the process, opened at the first use.
 Open = Callable[[], Awaitable[Services]]
@@ -33,16 +36,16 @@ async def consume_events(open_: Open, types: Types, *, group: str, start_from: s
     """
     offered: asyncio.Queue[tuple[Event[Any], asyncio.Future[None]]] = asyncio.Queue(1)
 
-    async def hand_over(event: Event) -> None:
+    async def offer(event: Event) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await offered.put((event, done))
         await done
 
-    declared = consumer(group=group, types=types, start_from=start_from)(hand_over)
-    around = await open_()
-    worker = Worker(declared, around)
+    declared = consumer(group=group, types=types, start_from=start_from)(offer)
+    services = await open_()
+    worker = Worker(declared, services)
     running = asyncio.create_task(worker.run(), name=f"hyperbus consume {group}")
-    around.loops[worker] = running
+    services.loops[worker] = running
     in_hand: asyncio.Future[None] | None = None
     try:
         while True:
@@ -62,57 +65,58 @@ async def consume_events(open_: Open, types: Types, *, group: str, start_from: s
     finally:
         worker.stop(drain_timeout=0)
         await asyncio.wait((running,))
-        del around.loops[worker]
+        del services.loops[worker]
         if not running.cancelled():
             running.exception()  # it was raised above, or does not matter any more
 
 
 async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncGenerator[Event[Any]]:
     """Yield history and then what comes, of every stream that matches, without a group."""
-    around = await open_()
     names = TypeFilter([entry if isinstance(entry, str) else type_of(entry) for entry in types])
     if not names.patterns:
         raise InvalidSettingError("read() needs at least one event type, such as read('workflow.*')")
+    start = _start_id(after)
+    services = await open_()
     decoder = EventDecoder(
-        around.codecs, {**around.data_types, **{type_of(t): t for t in types if not isinstance(t, str)}}
+        services.codecs, {**services.data_types, **{type_of(t): t for t in types if not isinstance(t, str)}}
     )
-    start = (after or FIRST_ID.decode()).encode()
-    positions: dict[str, bytes] = {}
-    kinds: dict[str, str] = {}
-    reader = around.transport.open_reader()
+    connection = services.transport.open_reader()
+    stream_set = StreamSet(names, services.announcer, services.clock)
+    cursor = Cursor("bus.read", connection, stream_set, services.announcer, services.clock)
 
-    async def found(streams: dict[str, str]) -> None:
-        for stream, kind in streams.items():
-            if names.matches(kind) and stream not in kinds:
-                kinds[stream] = kind
-                positions[stream] = start
-        await reader.wake()
+    async def found(streams: Mapping[str, str]) -> None:
+        new = stream_set.missing(streams)
+        stream_set.add(new)
+        await cursor.add_streams(dict.fromkeys(new, start))
 
     try:
-        known = await around.finder.subscribe(found) if names.globs else {}
-        await found({**{stream_key(around.prefix, name): name for name in names.names}, **known})
-        while not around.closing.is_set():
-            if not positions:
-                await around.clock.sleep(BLOCK / 4)
-                continue
-            try:
-                read = await reader.read(positions, count=_PAGE, block=BLOCK)
-            except BusUnavailable:
-                if around.closing.is_set():
-                    return
-                await around.clock.sleep(BLOCK / 4)
-                continue
-            for stream, entry in _in_order(read):
-                positions[stream] = entry.id
-                (received,) = receive(stream, kinds[stream], [entry], around.clock.now())
+        known = await services.finder.subscribe(found) if names.globs else {}
+        await found({**services.named_streams(names), **known})
+        while not services.closing.is_set():
+            for stream, entry in _in_order(await cursor.read(count=_PAGE)):
+                cursor.advance(stream, entry.id)
+                (received,) = receive(stream, stream_set.type_in(stream), [entry], services.clock.now())
                 try:
                     event = decoder.decode(received)
                 except DecodeError:
                     continue  # what cannot be read has no place in a loop over events; groups dead-letter it
                 yield event
     finally:
-        around.finder.unsubscribe(found)
-        await reader.close()
+        services.finder.unsubscribe(found)
+        await connection.close()
+
+
+def _start_id(after: str | None) -> bytes:
+    """Return the id that `after` names.
+
+    Raises:
+        InvalidSettingError: it is no entry id.
+    """
+    if after is None:
+        return FIRST_ID
+    if not _ENTRY_ID.fullmatch(after):
+        raise InvalidSettingError(f"read(after={after!r:.100}) has to be an entry id, such as '1700000000000-0'")
+    return after.encode()
 
 
 def _in_order(read: Read) -> list[tuple[str, Entry]]:

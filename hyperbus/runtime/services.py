@@ -11,11 +11,12 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.event.codec import Codec, codecs
 from hyperbus.event.data import EventData, event_types
+from hyperbus.event.routing import TypeFilter, stream_key
 from hyperbus.logger import get_logger
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
 from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
-from hyperbus.runtime.poison.isolation import Solitude
+from hyperbus.runtime.poison.isolation import Isolation
 from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
@@ -59,11 +60,15 @@ class Services:
         self.notifier = Notifier(transport, clock, prefix=prefix)
         self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
         self.retention = RetentionLoop(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
-        self.solitude = Solitude(clock)
+        self.isolation = Isolation(clock)
         #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
         self.loops: dict[Stoppable, asyncio.Task[None]] = {}
         #: Set when the bus closes: loops of `read` end.
         self.closing = asyncio.Event()
+
+    def named_streams(self, types: TypeFilter) -> dict[str, str]:
+        """Return the streams, with their types, that are known by name, before they exist."""
+        return {stream_key(self.prefix, name): name for name in types.names}
 
 
 async def open_services(

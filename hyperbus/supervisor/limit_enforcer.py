@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from hyperbus.clock import Seconds
+from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.limits import Limits
 from hyperbus.supervisor.process import WorkerProcess
+from hyperbus.supervisor.rollout import Rollout
+from hyperbus.supervisor.run_state import RunState
 from hyperbus.supervisor.waiting import until_first
 
 #: How often processes are looked at. Twice as often as they report: what one holds is read from outside.
@@ -18,37 +20,34 @@ LOOK_INTERVAL: Seconds = 0.25
 REPLACE_AGAIN: Seconds = 30.0
 
 
-class Guard:
+class LimitEnforcer:
     """Looks at every process until stopped.
 
     Args:
         limits: what they may have, do and take.
-        processes: returns those that run now.
-        replace: puts a new process in the place of one; returns False when that failed.
+        launcher: knows those that run now.
+        rollout: puts a new process in the place of one.
+        state: whether everything stops.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        processes: Callable[[], Sequence[WorkerProcess]],
-        replace: Callable[[WorkerProcess], Awaitable[bool]],
-    ) -> None:
+    def __init__(self, limits: Limits, launcher: ProcessLauncher, rollout: Rollout, state: RunState) -> None:
         self._limits = limits
-        self._processes = processes
-        self._replace = replace
+        self._launcher = launcher
+        self._rollout = rollout
+        self._stopping = state.stopping
         self._hung: set[WorkerProcess] = set()
         self._replacing: dict[WorkerProcess, asyncio.Task[None]] = {}
         self._log = structlog.get_logger("hyperbus.supervisor")
 
-    async def run(self, stopping: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Look until stopped; replacements that have begun are seen to their end."""
         async with asyncio.TaskGroup() as tasks:
-            while not stopping.is_set():
-                self._look(tasks, stopping)
-                await until_first(stopping, within=LOOK_INTERVAL)
+            while not self._stopping.is_set():
+                self._look(tasks)
+                await until_first(self._stopping, within=LOOK_INTERVAL)
 
-    def _look(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> None:
-        processes = [process for process in self._processes() if not process.ended.done()]
+    def _look(self, tasks: asyncio.TaskGroup) -> None:
+        processes = self._launcher.processes
         self._hung &= set(processes)
         for process in processes:
             seen = process.vitals
@@ -62,7 +61,7 @@ class Guard:
                     process.kill(verdict.reason)
             elif process not in self._replacing:
                 self._log.warning("worker process is replaced", pid=process.pid, reason=verdict.reason)
-                self._replacing[process] = tasks.create_task(self._have_replaced(process, stopping))
+                self._replacing[process] = tasks.create_task(self._have_replaced(process))
 
     def _note_hung(self, process: WorkerProcess, *, hung: bool, silent: Seconds) -> None:
         if hung and process not in self._hung:
@@ -77,10 +76,10 @@ class Guard:
             self._hung.discard(process)
             self._log.warning("worker process goes on", pid=process.pid)
 
-    async def _have_replaced(self, process: WorkerProcess, stopping: asyncio.Event) -> None:
+    async def _have_replaced(self, process: WorkerProcess) -> None:
         """Have it replaced. The entry stays for as long as it is not to be tried again."""
         try:
-            if not await self._replace(process):
-                await until_first(process.ended, stopping, within=REPLACE_AGAIN)
+            if not await self._rollout.replace(process):
+                await until_first(process.ended, self._stopping, within=REPLACE_AGAIN)
         finally:
             del self._replacing[process]

@@ -44,6 +44,7 @@ class Limits:
     max_deliveries: int | None
     max_handler_seconds: Seconds | None
     hung_after: Seconds
+    least_life: Seconds = LEAST_LIFE
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -78,7 +79,7 @@ class Limits:
         return None
 
     def _replace(self, seen: Vitals) -> Verdict | None:
-        if seen.lived < LEAST_LIFE:
+        if seen.lived < self.least_life:
             return None
         if self.max_rss is not None and seen.rss > self.max_rss:
             return Verdict("replace", f"it holds {_mb(seen.rss)}, max_rss={_mb(self.max_rss)}")

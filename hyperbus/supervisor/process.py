@@ -22,9 +22,15 @@ _LAST_WORDS: Seconds = 1.0
 
 
 class WorkerProcess:
-    """Starts a process, hears its reports, and waits for its end."""
+    """Hears the reports of a process, and waits for its end.
 
-    def __init__(self, process: asyncio.subprocess.Process, clock: Clock) -> None:
+    Args:
+        process: one that was started.
+        reports: the descriptor that its reports come from; it is closed with it.
+        clock: what its times go by.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, reports: int, clock: Clock) -> None:
         self._process = process
         self._clock = clock
         self.started_at = clock.monotonic()
@@ -38,8 +44,8 @@ class WorkerProcess:
         self.alive = Alive(connected=False, workers=())
         #: Why its supervisor killed it, if it did.
         self.killed_because: str | None = None
+        self._hearing = asyncio.create_task(self._hear(reports), name=f"hyperbus reports of {process.pid}")
         self.ended = asyncio.create_task(self._wait(), name=f"hyperbus end of {process.pid}")
-        self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -65,8 +71,7 @@ class WorkerProcess:
             raise
         finally:
             os.close(writing)
-        self = cls(process, clock)
-        self._hearing = asyncio.create_task(self._hear(reading), name=f"hyperbus reports of {process.pid}")
+        self = cls(process, reading, clock)
         if process.stdin is not None:
             process.stdin.write(msgspec.json.encode(orders) + b"\n")  # and stays open: its end says that we are gone
         return self
@@ -115,10 +120,9 @@ class WorkerProcess:
 
     async def _wait(self) -> int:
         code = await self._process.wait()
-        if self._hearing is not None:
-            await asyncio.wait((self._hearing,), timeout=_LAST_WORDS)
-            self._hearing.cancel()
-            await asyncio.wait((self._hearing,))
+        await asyncio.wait((self._hearing,), timeout=_LAST_WORDS)
+        self._hearing.cancel()
+        await asyncio.wait((self._hearing,))
         return code
 
     def send(self, number: signal.Signals) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
@@ -14,38 +13,40 @@ from hyperbus.clock import Seconds, SystemClock
 from hyperbus.errors import HyperbusError
 from hyperbus.http.server import HttpServer, Response
 from hyperbus.observability import exposition, health
+from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
+from hyperbus.supervisor.slot import Slot
 
 #: How old the state of the streams may be when it is shown.
 FRESH: Seconds = 1.0
 
 
-class Supervised(Protocol):
-    """What the pages ask a supervisor."""
-
-    @property
-    def processes(self) -> list[WorkerProcess]:
-        """The processes that run now."""
-        ...
-
-    @property
-    def serving(self) -> list[WorkerProcess]:
-        """Those of them that take events: not one that is being replaced, nor one that is to take its place."""
-        ...
-
-
 class StatusPages:
-    """Answers for one supervisor."""
+    """Answers for one supervisor.
+
+    Args:
+        launcher: knows the processes that run now.
+        slots: the places of processes; ready when each has one that is.
+        bus: asked for the state of the streams.
+        metrics: what the processes counted.
+        hung_after: a process that was not heard of for so long is not well.
+    """
 
     def __init__(
-        self, supervised: Supervised, bus: Bus, metrics: MetricsFolder, expected: int, *, hung_after: Seconds
+        self,
+        launcher: ProcessLauncher,
+        slots: Sequence[Slot],
+        bus: Bus,
+        metrics: MetricsFolder,
+        *,
+        hung_after: Seconds,
     ) -> None:
-        self._supervised = supervised
+        self._launcher = launcher
+        self._slots = slots
         self._bus = bus
         self._folder = metrics
         self._hung_after = hung_after
-        self._expected = expected
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
         self._states = exposition.StreamStates()
@@ -75,13 +76,15 @@ class StatusPages:
         return Response(200, exposition.CONTENT_TYPE, text)
 
     async def _healthz(self) -> Response:
-        states = _states(self._supervised.processes)
+        states = _states(self._launcher.processes)
         status, body = health.healthz(states, now=self._clock.monotonic(), stale_after=self._hung_after)
         return Response(status, health.CONTENT_TYPE, body)
 
     async def _readyz(self) -> Response:
-        states, now = _states(self._supervised.serving), self._clock.monotonic()
-        status, body = health.readyz(states, now=now, expected=self._expected, stale_after=self._hung_after)
+        # Not one that is being replaced, nor one that is to take its place.
+        states = _states([slot.current for slot in self._slots if slot.current is not None])
+        now, expected = self._clock.monotonic(), len(self._slots)
+        status, body = health.readyz(states, now=now, expected=expected, stale_after=self._hung_after)
         return Response(status, health.CONTENT_TYPE, body)
 
     async def _update(self) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -17,17 +17,21 @@ from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
 from hyperbus.settings import DEFAULT_URL, Settings
-from hyperbus.supervisor.limit_enforcer import Guard
+from hyperbus.supervisor.launcher import ProcessLauncher
+from hyperbus.supervisor.limit_enforcer import LimitEnforcer
 from hyperbus.supervisor.limits import Limits
 from hyperbus.supervisor.messages import Inspected, Orders
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
-from hyperbus.supervisor.slot import Slot, stop_process
+from hyperbus.supervisor.restart_policy import RestartPolicy
+from hyperbus.supervisor.rollout import Rollout
+from hyperbus.supervisor.run_state import RunState
+from hyperbus.supervisor.slot import Slot
 from hyperbus.supervisor.status import StatusPages
 from hyperbus.supervisor.temporary_folder import remove_abandoned, temporary_folder
 from hyperbus.supervisor.waiting import until_first
 from hyperbus.supervisor.worker_process.event_loop import chosen_loop
-from hyperbus.transport import record_names
+from hyperbus.transport import Records
 
 #: Processes of one supervisor, at most.
 MOST_PROCESSES = 256
@@ -56,7 +60,9 @@ class Supervisor:
         processes: int = 1,
         folder: Path | None = None,
         json_logs: bool | None = None,
-        clock: Clock | None = None,
+        limits: Limits | None = None,
+        restart_policy: RestartPolicy | None = None,
+        grace: Seconds = GRACE,
     ) -> None:
         if not 1 <= processes <= MOST_PROCESSES:
             raise InvalidSettingError(f"--processes {processes} has to lie between 1 and {MOST_PROCESSES}")
@@ -65,20 +71,15 @@ class Supervisor:
             modules=tuple(modules), folder=str(folder or Path.cwd()), settings=self.settings, json_logs=json_logs
         )
         self._count = processes
-        self._clock: Clock = clock or SystemClock()
-        self._slots = [Slot(self) for _ in range(processes)]
-        self._started: list[WorkerProcess] = []
-        self.stopping = asyncio.Event()
-        self.killing = asyncio.Event()
+        self._limits = limits or Limits.of(settings)
+        self._restart_policy = restart_policy or RestartPolicy()
+        self._grace = grace
+        self._clock: Clock = SystemClock()
+        self._state = RunState()
         self._reloading = asyncio.Event()
-        self._one_by_one = asyncio.Lock()
-        self.was_ready = False
+        self._launchers: list[ProcessLauncher] = []
+        self._slots: list[Slot] = []
         self._error: HyperbusError | None = None
-        self._late = 0
-        self._descriptors: tuple[int, ...] = ()
-        self._environment: dict[str, str] = {}
-        self._metrics: MetricsFolder | None = None
-        self._bus: Bus | None = None
         self._log = structlog.get_logger("hyperbus.supervisor")
         self.ready = asyncio.Event()
         self.http_port: int | None = None
@@ -87,7 +88,7 @@ class Supervisor:
     @property
     def processes(self) -> list[WorkerProcess]:
         """The processes that run now, oldest first: those that are to take a place or have left one too."""
-        return [process for process in self._started if not process.ended.done()]
+        return [process for launcher in self._launchers for process in launcher.processes]
 
     @property
     def serving(self) -> list[WorkerProcess]:
@@ -96,9 +97,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Let every process drain; called again, kill them."""
-        if self.stopping.is_set():
-            self.killing.set()
-        self.stopping.set()
+        self._state.stop()
 
     def reload(self) -> None:
         """Replace the processes one by one, with the code as it is now: each new one is ready before the old drains."""
@@ -115,55 +114,65 @@ class Supervisor:
         loop = chosen_loop(self.settings.loop)
         try:
             async with AsyncExitStack() as stack:
-                await asyncio.to_thread(remove_abandoned)
-                folder, lock = stack.enter_context(temporary_folder())
-                self._metrics = MetricsFolder(folder)
-                self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
-                self._descriptors = (lock,)  # orphans keep their folder
-                inspected = await self._inspect()
-                if self.stopping.is_set():
-                    return
-                if inspected.needs_websocket:
-                    self._bind_websocket(stack)
-                self._bus = await stack.enter_async_context(Bus(settings=self.settings))
-                pages = StatusPages(self, self._bus, self._metrics, self._count, hung_after=self.settings.hung_after)
-                await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
-                self.http_port = pages.port
-                self._log.info(
-                    "supervising",
-                    consumers=len(inspected.consumers),
-                    processes=self._count,
-                    loop=loop,
-                    server=self._bus.transport.description,
-                    metrics=f"http://{self.settings.host}:{pages.port}/metrics",
-                    **(
-                        {"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}
-                    ),
-                )
-                await self._keep_all()
+                await self._run(stack, loop)
         finally:
-            await self._end_all()
+            for launcher in self._launchers:  # nothing is left behind, however this was left
+                await launcher.end_all()
         if self._error is not None:
             raise self._error
-        if self._late:
-            raise DrainTimeoutError(f"{self._late} of {self._count} processes did not finish in time; see their log")
+        if self._state.late:
+            raise DrainTimeoutError(
+                f"{self._state.late} of {self._count} processes did not finish in time; see their log"
+            )
+
+    async def _run(self, stack: AsyncExitStack, loop: str) -> None:
+        await asyncio.to_thread(remove_abandoned)
+        folder, lock = stack.enter_context(temporary_folder())
+        metrics = MetricsFolder(folder)
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        descriptors = [lock]  # orphans keep their folder
+        inspected = await self._inspect(environment, descriptors, metrics)
+        if self._state.stopping.is_set():
+            return
+        if inspected.needs_websocket:
+            descriptor = self._bind_websocket(stack)
+            descriptors.append(descriptor)
+            environment[WEBSOCKET_FD] = str(descriptor)
+        bus = await stack.enter_async_context(Bus(settings=self.settings))
+        launcher = self._new_launcher(self._orders, environment, descriptors, metrics, bus.transport.records)
+        self._slots = [Slot(launcher, self._state, self._restart_policy) for _ in range(self._count)]
+        pages = StatusPages(launcher, self._slots, bus, metrics, hung_after=self.settings.hung_after)
+        await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
+        self.http_port = pages.port
+        self._log.info(
+            "supervising",
+            consumers=len(inspected.consumers),
+            processes=self._count,
+            loop=loop,
+            server=bus.transport.description,
+            metrics=f"http://{self.settings.host}:{pages.port}/metrics",
+            **({"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}),
+        )
+        await self._keep_all(launcher)
 
     # -- before anything runs
 
-    async def _inspect(self) -> Inspected:
+    async def _inspect(self, environment: dict[str, str], descriptors: list[int], metrics: MetricsFolder) -> Inspected:
         orders = msgspec.structs.replace(self._orders, only_inspect=True)
-        process = await self._launch(orders)
-        await until_first(process.ended, self.stopping)
-        code = await self.see_out(process)
+        launcher = self._new_launcher(orders, environment, descriptors, metrics, None)
+        process = await launcher.launch()
+        await until_first(process.ended, self._state.stopping)
+        code = await launcher.see_out(process)
         if process.inspected is None:
-            if self.stopping.is_set():
+            if self._state.stopping.is_set():
                 return Inspected(consumers=(), needs_websocket=False)
             if process.failed is not None:
                 raise process.failed.as_error()
             raise HyperbusError(f"the modules could not be loaded (exit code {code}); see above")
         return process.inspected
 
-    def _bind_websocket(self, stack: AsyncExitStack) -> None:
+    def _bind_websocket(self, stack: AsyncExitStack) -> int:
+        """Listen for WebSocket clients; return the socket's descriptor."""
         host, port = self.settings.host, self.settings.websocket_port
         try:
             listening = socket.create_server((host, port), backlog=128, reuse_port=False)
@@ -174,18 +183,40 @@ class Supervisor:
             ) from error
         stack.callback(listening.close)
         self.websocket_port = listening.getsockname()[1]
-        self._descriptors += (listening.fileno(),)
-        self._environment[WEBSOCKET_FD] = str(listening.fileno())
+        return listening.fileno()
+
+    def _new_launcher(
+        self,
+        orders: Orders,
+        environment: dict[str, str],
+        descriptors: list[int],
+        metrics: MetricsFolder,
+        records: Records | None,
+    ) -> ProcessLauncher:
+        launcher = ProcessLauncher(
+            orders,
+            self._clock,
+            self._state,
+            environment=environment,
+            descriptors=tuple(descriptors),
+            end_within=self.settings.drain_timeout + self._grace,
+            metrics=metrics,
+            records=records,
+        )
+        self._launchers.append(launcher)
+        return launcher
 
     # -- all the processes
 
-    async def _keep_all(self) -> None:
-        guard = Guard(Limits.of(self.settings), lambda: self.processes, self._replace)
+    async def _keep_all(self, launcher: ProcessLauncher) -> None:
+        rollout = Rollout(self._slots, self._state)
+        enforcer = LimitEnforcer(self._limits, launcher, rollout, self._state)
         async with asyncio.TaskGroup() as tasks:
             for number, slot in enumerate(self._slots):
                 tasks.create_task(self._keep_or_stop(slot), name=f"hyperbus slot {number}")
-            tasks.create_task(self._roll_when_told(), name="hyperbus roll")
-            tasks.create_task(guard.run(self.stopping), name="hyperbus guard")
+            tasks.create_task(self._tell_ready(), name="hyperbus ready")
+            tasks.create_task(self._roll_when_told(rollout), name="hyperbus roll")
+            tasks.create_task(enforcer.run(), name="hyperbus limits")
 
     async def _keep_or_stop(self, slot: Slot) -> None:
         """Keep a slot; when that is given up, let the others drain."""
@@ -193,83 +224,25 @@ class Supervisor:
             await slot.keep()
         except HyperbusError as error:
             self._error = self._error or error
-            self.stopping.set()
+            self._state.stopping.set()
 
-    async def _roll_when_told(self) -> None:
-        await until_first(self.ready, self.stopping)
-        while not self.stopping.is_set():
-            await until_first(self._reloading, self.stopping)
-            if not self.stopping.is_set():
+    async def _tell_ready(self) -> None:
+        """Be ready once every slot is, at one time."""
+        state = self._state
+        while not (self.ready.is_set() or state.stopping.is_set()):
+            await until_first(state.became_ready, state.stopping)
+            state.became_ready.clear()
+            if all(slot.is_ready for slot in self._slots):
+                self.ready.set()
+
+    async def _roll_when_told(self, rollout: Rollout) -> None:
+        stopping = self._state.stopping
+        await until_first(self.ready, stopping)
+        while not stopping.is_set():
+            await until_first(self._reloading, stopping)
+            if not stopping.is_set():
                 self._reloading.clear()
-                await self._roll()
-
-    async def _roll(self) -> None:
-        self._log.info("replacing the worker processes one by one", processes=self._count)
-        for slot in self._slots:
-            async with self._one_by_one:
-                replaced = await slot.replace()
-            if self.stopping.is_set():
-                return
-            if not replaced:
-                self._log.error("the other worker processes are not replaced; mend what is wrong and send SIGHUP again")
-                return
-        self._log.info("every worker process was replaced", pids=[process.pid for process in self.serving])
-
-    async def _replace(self, process: WorkerProcess) -> bool:
-        """Put a new process in the place of one, if that still has one."""
-        async with self._one_by_one:
-            for slot in self._slots:
-                if slot.current is process and not self.stopping.is_set():
-                    return await slot.replace()
-        return True
-
-    async def _end_all(self) -> None:
-        """Leave nothing behind, however `run` was left."""
-        for process in self.processes:
-            process.send(signal.SIGKILL)
-            await process.wait()
-
-    # -- what slots ask for
-
-    async def launch(self) -> WorkerProcess:
-        """Start a process that works."""
-        return await self._launch(self._orders)
-
-    async def see_out(self, process: WorkerProcess) -> int:
-        """Let a process drain, or end it when it does not; clear up after it; return its exit code."""
-        code = await stop_process(process, killing=self.killing, within=self.settings.drain_timeout + GRACE)
-        await self.bury(process)
-        return code
-
-    async def bury(self, process: WorkerProcess) -> None:
-        """Let nobody wait for the heartbeats of workers that are known to be dead, and keep what they counted."""
-        if process in self._started:
-            self._started.remove(process)
-        if process.workers and self._bus is not None:
-            with suppress(HyperbusError):  # failing leaves them to end by themselves
-                await self._bus.transport.records.delete([record_names.heartbeat(worker) for worker in process.workers])
-        if self._metrics is not None:
-            await self._metrics.fold(process.pid)
-
-    def note_ready(self) -> None:
-        """Hear that a process is ready."""
-        self.was_ready = True
-        if len(self.serving) == self._count and all(process.ready.is_set() for process in self.serving):
-            self.ready.set()
-
-    def note_end(self, code: int) -> None:
-        """Hear how a process ended that was told to; SIGTERM ends one that had not begun to work."""
-        self._late += code not in (0, -signal.SIGTERM)
-
-    async def _launch(self, orders: Orders) -> WorkerProcess:
-        try:
-            process = await WorkerProcess.start(
-                orders, self._clock, environment=self._environment, descriptors=self._descriptors
-            )
-        except OSError as error:
-            raise HyperbusError(f"a worker process cannot be started: {error}; see the limits of the system") from error
-        self._started.append(process)
-        return process
+                await rollout.replace_all()
 
 
 async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], None] | None = None) -> None:

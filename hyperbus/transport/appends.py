@@ -13,8 +13,10 @@ from hyperbus.transport.entries import Durability, NewEntry
 #: begins, the less it waits for us.
 PIECE = 128
 FIRST_PIECE = 32
+#: What became of an entry that was to be appended: its id, or the error it met.
+AppendResult = str | HyperbusError
 #: Hears what became of entries, in order, while others of the same append are under way.
-Tell = Callable[[Sequence[str | HyperbusError]], None]
+Tell = Callable[[Sequence[AppendResult]], None]
 
 
 class Appends(Protocol):
@@ -22,7 +24,7 @@ class Appends(Protocol):
 
     async def append(
         self, entries: Iterable[NewEntry], *, durability: Durability | None = None, tell: Tell | None = None
-    ) -> list[str | HyperbusError]:
+    ) -> list[AppendResult]:
         """Append entries in order (XADD); return one item an entry, in order: its id, or the error it met.
 
         Entries may be made while they are asked for: the first are on their way before the last are made. `tell` may be
@@ -40,7 +42,7 @@ class Appends(Protocol):
 
     async def append_once(
         self, entries: Sequence[tuple[NewEntry, str]], *, window: Seconds, durability: Durability | None = None
-    ) -> list[str | HyperbusError]:
+    ) -> list[AppendResult]:
         """Append (entry, event id) in order, where the stream was not given that event id within `window`.
 
         Returns what `append` returns; for a repeat, the id of the entry that is there, and nothing is added. The

@@ -50,7 +50,7 @@ async def test_each_stream_remembers_its_own_events(harness: Harness) -> None:
 
 
 async def test_large_batches_keep_their_order(harness: Harness) -> None:
-    """A batch of several chunks is stored as it was given, and its repeat adds nothing."""
+    """A batch of several pieces is stored as it was given, and its repeat adds nothing."""
     stream = harness.stream()
     batch = [(entry(stream, b"%d" % number), f"e{number}") for number in range(2_100)]
     first = await harness.streams.append_once(batch, window=WINDOW)

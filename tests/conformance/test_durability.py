@@ -52,7 +52,7 @@ def entries(stream: str, number: int = 1) -> list[NewEntry]:
 async def test_what_returns_is_on_the_replica(
     transport: RedisTransport, pair: tuple[Server, Server], stream: str
 ) -> None:
-    """Also when it is a batch of several chunks, or an append once."""
+    """Also when it is a batch of several pieces, or an append once."""
     await transport.streams.check_durability(ONE)
     ids = await transport.streams.append(entries(stream, 2_500), durability=ONE)
     assert all(isinstance(entry_id, str) for entry_id in ids)

@@ -165,7 +165,8 @@ class Load:
         started, due = time.monotonic(), 0
         async with asyncio.TaskGroup() as tasks:
             while True:
-                while due < (time.monotonic() - started) * LOAD_RATE:
+                # a busy machine gets what it can take
+                while due < (time.monotonic() - started) * LOAD_RATE and due - len(self.stored) < 200:
                     due += 1
                     tasks.create_task(self._publish(due))
                 await asyncio.sleep(0.01)  # the pace of the load
@@ -180,7 +181,7 @@ def missing(stored: list[str], folder: Path) -> set[str]:
     return set(stored) - set(rows(folder, "type || ' ' || entry_id"))
 
 
-@pytest.mark.timeout(LOAD_SECONDS * 2 + 120)
+@pytest.mark.timeout(LOAD_SECONDS * 2 + 240)
 async def test_what_was_published_is_written_though_workers_are_killed(tmp_path, place):
     """Twice a process is killed under load: it is started again, and every event whose publish returned is a row."""
     prefix = f"kills-{uuid.uuid4().hex[:8]}"
@@ -208,11 +209,11 @@ async def test_what_was_published_is_written_though_workers_are_killed(tmp_path,
         assert running.stop() == 0
 
 
-@pytest.mark.timeout(LOAD_SECONDS * 2 + 120)
+@pytest.mark.timeout(LOAD_SECONDS * 2 + 240)
 async def test_a_stop_under_load_loses_nothing(tmp_path, place):
     """SIGTERM drains and ends with 0 within the drain time; what came meanwhile is written after the next start."""
     prefix = f"stop-{uuid.uuid4().hex[:8]}"
-    settings = variables(place, tmp_path, prefix) | {"HYPERBUS_DRAIN_TIMEOUT": "5"}
+    settings = variables(place, tmp_path, prefix) | {"HYPERBUS_DRAIN_TIMEOUT": "15"}
     async with Bus(place.url, prefix=prefix) as bus:
         load = Load(bus)
         async with load.going_on():
@@ -221,7 +222,7 @@ async def test_a_stop_under_load_loses_nothing(tmp_path, place):
                 await asyncio.sleep(LOAD_SECONDS / 3)  # the load's own time
                 began = time.monotonic()
                 assert await asyncio.to_thread(running.stop) == 0, running.err
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 15
                 assert running.log("worker process killed: it did not drain in time") == []
             assert len(rows(tmp_path, "event_id")) > 100
             await until(lambda: bool(missing(load.stored, tmp_path)), lambda: "nothing came meanwhile")
@@ -269,7 +270,7 @@ def test_a_second_signal_stops_at_once(tmp_path, place):
         running.process.send_signal(signal.SIGINT)
         wait_for(lambda: "draining" in running.err, lambda: running.err)
         assert running.stop() == 22
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25
 
 
 def test_tail_shows_what_publish_sent(tmp_path, place):

@@ -31,7 +31,7 @@ from hyperbus.transports.redis.protocol.commands import pack
 async def main():
     transport = EmbeddedTransport(sys.argv[1])
     await transport.open()
-    [info] = await transport._redis._wire.call(pack("INFO", "server"))
+    [info] = await transport._redis._connection.call(pack("INFO", "server"))
     print(dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)["process_id"], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await transport.close()
@@ -46,15 +46,15 @@ async def folder(tmp_path):
     yield place
     # Nothing may be left running, whatever the test did.
     try:
-        await until(lambda: not keepers(place), 20)
+        await until(lambda: not daemon_and_server(place), 20)
     finally:
-        for process in keepers(place):
+        for process in daemon_and_server(place):
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(embedded._socket_of(place).parent, ignore_errors=True)
 
 
-def keepers(folder):
-    """Return the processes, keeper and server, that name the folder's socket or the folder itself."""
+def daemon_and_server(folder):
+    """Return the processes, daemon and server, that name the folder's socket or the folder itself."""
     found = []
     for process in os.listdir("/proc"):
         if process.isdigit() and int(process) != os.getpid():
@@ -76,7 +76,7 @@ async def until(condition, timeout=10):
             await asyncio.sleep(0.01)
 
 
-def has_no_keeper(folder):
+def has_no_daemon(folder):
     with open(folder / "keeper.lock", "rb") as file:
         return embedded._try_lock(file.fileno(), fcntl.LOCK_EX)
 
@@ -88,7 +88,7 @@ async def open_one(folder):
 
 
 async def server_pid(transport):
-    [info] = await transport._redis._wire.call(pack("INFO", "server"))
+    [info] = await transport._redis._connection.call(pack("INFO", "server"))
     return int(dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)["process_id"])
 
 
@@ -212,14 +212,14 @@ async def test_a_new_user_finds_a_server_whenever_the_last_one_left(folder):
         await user.close()
 
 
-async def test_a_server_whose_keeper_was_killed_is_replaced_by_the_next_user(folder):
+async def test_a_server_whose_daemon_was_killed_is_replaced_by_the_next_user(folder):
     """Two servers never write to one folder, and the data is there."""
     transport = await open_one(folder)
     await transport.records.put("x", b"1")
     pid = await server_pid(transport)
-    [keeper] = [one for one in keepers(folder) if one != pid]
-    os.kill(keeper, signal.SIGKILL)
-    await until(lambda: has_no_keeper(folder))
+    [daemon] = [one for one in daemon_and_server(folder) if one != pid]
+    os.kill(daemon, signal.SIGKILL)
+    await until(lambda: has_no_daemon(folder))
     other = await open_one(folder)
     assert not is_alive(pid)
     assert await other.records.get(["x"]) == [b"1"]
@@ -236,7 +236,7 @@ async def test_everything_is_private(folder):
     assert os.stat(place).st_mode & 0o777 == 0o700
     assert len(os.fsencode(place)) < 100
     assert all(not file.stat().st_mode & 0o077 for file in folder.rglob("*") if file.name != "server.log")
-    [reply] = await transport._redis._wire.call(pack("CONFIG", "GET", "port"))
+    [reply] = await transport._redis._connection.call(pack("CONFIG", "GET", "port"))
     assert reply == [b"port", b"0"]
     await transport.close()
 
@@ -267,13 +267,11 @@ async def test_without_a_binary_the_error_says_what_to_install(folder, monkeypat
     await (await open_one(folder)).close()
 
 
-async def test_a_server_that_does_not_come_up_shows_its_log(folder, monkeypatch):
+async def test_a_server_that_does_not_come_up_shows_its_log(folder):
     """The last lines of the log are in the error."""
     folder.mkdir()
     (folder / "server.log").write_text("old line\n")
-    monkeypatch.setattr(embedded, "find_server", lambda: "/bin/false")
-    monkeypatch.setattr(embedded, "_START", 0.5)
     started = time.monotonic()
     with pytest.raises(BusUnavailable, match=r"server\.log.*the server ended with 1"):
-        await EmbeddedTransport(folder).open()
+        await EmbeddedTransport(folder, binary="/bin/false", start_timeout=0.5).open()
     assert time.monotonic() - started < 5

@@ -11,7 +11,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperbus import Bus, Event
-from hyperbus.supervisor import limits
 from hyperbus.supervisor.supervisor import Supervisor
 from hyperbus.transport import record_names
 from tests.integration.test_supervisor import WITHIN, WRITES, Project, get, running
@@ -26,14 +25,14 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="m
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project whose processes may be replaced as soon as they live."""
-    monkeypatch.setattr(limits, "LEAST_LIFE", 0.0)
+def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
 def supervisor(project: Project, server: Server, **settings: Any) -> Supervisor:
-    return project.supervisor(url=server.url, prefix=unique("p"), **{"heartbeat_ttl": 1.0, **settings})
+    """A supervisor whose processes may be replaced as soon as they live."""
+    chosen = {"heartbeat_ttl": 1.0, **settings}
+    return project.supervisor(url=server.url, prefix=unique("p"), least_life=0.0, **chosen)
 
 
 def events(project: Project, *numbers: int) -> list[Event]:
@@ -228,8 +227,7 @@ async def test_what_dead_processes_counted_stays_and_their_files_do_not(project:
             await eventually(lambda before=before: pids(supervised) not in ([], before), within=WITHIN)
             await eventually(supervised.serving[0].ready.is_set, within=WITHIN)
             assert await acked() == 10 * (life + 1)
-        assert supervised._metrics is not None
-        files = {file.name for file in supervised._metrics.path.iterdir()}
+        files = {file.name for file in supervised._launchers[-1]._metrics.path.iterdir()}
         of_the_living = {file for file in files if str(pids(supervised)[0]) in file}
         assert files - of_the_living == {"counter_dead.db", "histogram_dead.db"}
 

@@ -345,7 +345,7 @@ async def test_a_dead_consumer_is_removed_and_nothing_that_is_pending_goes_with_
         async with bus.running(collects(seen, kind)):
             await settled(bus, kind)
             (name,) = {one.consumer for one in recorder.of(WorkerChanged)}
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 while await bus.transport.streams.consumers([(f"events:{kind}", kind)]) != [[name]]:
                     await asyncio.sleep(0.01)
     assert sorted(seen) == [(n, 2) for n in range(12)]
@@ -360,7 +360,7 @@ async def test_a_consumer_without_anything_to_read_is_not_taken_for_a_dead_one(s
         async with a.running(collects(seen, kind)), b.running(collects(seen, kind)):
             await command(server, "XGROUP", "CREATECONSUMER", f"events:{kind}", kind, "dead")
             names = {one.consumer for one in recorder.of(WorkerChanged)}
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 while "dead" in (found := (await a.transport.streams.consumers([(f"events:{kind}", kind)]))[0]):
                     await asyncio.sleep(0.01)
     assert set(found) == names

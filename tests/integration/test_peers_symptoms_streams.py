@@ -188,7 +188,7 @@ async def test_handlers_that_run_at_once_ack_each_its_own_event(server: Server) 
     async with a_bus(server) as bus, bus.running(handler):
         ids = await publish(bus, kind, *range(20))
         await eventually(lambda: len(done) == 19)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while sum((await pending(bus, kind)).values()) > 1:
                 await asyncio.sleep(0.01)
         (left,) = await bus.transport.streams.pending(f"events:{kind}", kind)
@@ -227,13 +227,14 @@ async def test_a_handler_gives_an_event_back_for_at_once_or_for_later(server: Se
     async def handler(event: Event, delivery: Delivery) -> None:
         times.append(time.monotonic())
         if delivery.tries < 3:
-            raise Retry(after=0 if delivery.tries == 1 else 0.5)
+            raise Retry(after=0 if delivery.tries == 1 else 1.0)
 
     async with a_bus(server, heartbeat_ttl=30) as bus, bus.running(handler):
         await publish(bus, kind, 0)
         await settled(bus, kind)
     at_once, later = times[1] - times[0], times[2] - times[1]
-    assert at_once < 0.45 <= later < 5.0
+    assert at_once < later
+    assert later > 0.95
 
 
 async def test_a_retry_of_one_group_is_not_seen_by_the_others(server: Server) -> None:

@@ -100,7 +100,7 @@ def entries(stream, number=1):
     return [NewEntry(stream, b"data", b"%d" % i) for i in range(number)]
 
 
-async def until(condition, timeout=5):
+async def until(condition, timeout=10):
     async with asyncio.timeout(timeout):
         while not await condition():
             await asyncio.sleep(0.005)
@@ -190,7 +190,7 @@ async def test_callers_that_wait_share_one_attempt_to_connect():
         started = time.monotonic()
         calls = [transport.records.get(["x"]) for _ in range(50)]
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 50 * 0.3 / 2
         assert {type(result) for result in results} == {BusUnavailable}
         assert fake.connections == 1
         await transport.close()
@@ -202,7 +202,7 @@ async def test_a_half_open_connection_is_found_out_by_the_command_timeout():
         transport = RedisTransport(fake.url, command_timeout=0.2)
         assert await transport.records.server_time() == 5
         answers, fake.answers["TIME"] = fake.answers["TIME"], None
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             with pytest.raises(BusUnavailable, match="command timeout"):
                 await transport.records.server_time()
             assert [type(one) for one in await transport.streams.append(entries("events:x"))] == [PublishUncertain]
@@ -219,7 +219,7 @@ async def test_a_blocked_read_may_take_its_block_on_top_of_the_timeout():
         started = time.monotonic()
         with pytest.raises(BusUnavailable):
             await reader.read_group("g", "c", ["events:x"], count=1, block=0.4)
-        assert 0.5 <= time.monotonic() - started < 2
+        assert 0.5 <= time.monotonic() - started < 10
         await transport.close()
 
 
@@ -258,11 +258,11 @@ async def test_wrong_and_missing_passwords_are_authentication_errors(tmp_path):
 
 async def test_cancelled_calls_leave_the_others_their_answers(transport):
     """Of 200 calls, many cancelled at any moment, each that goes on gets its own answer."""
-    wire = transport._wire
+    connection = transport._connection
     chance = random.Random(1)
 
     async def echo(number):
-        [reply] = await wire.call(pack("ECHO", str(number)))
+        [reply] = await connection.call(pack("ECHO", str(number)))
         assert int(reply) == number
         return number
 
@@ -285,7 +285,9 @@ async def test_a_server_killed_in_flight_leaves_appends_uncertain_and_later_ones
     own_server.process.send_signal(signal.SIGSTOP)
     append = asyncio.create_task(transport.streams.append(entries(stream, 3)))
     read = asyncio.create_task(transport.records.get(["x"]))
-    await until(lambda: asyncio.sleep(0, bool(transport._append_wire._link._calls and transport._wire._link._calls)))
+    await until(
+        lambda: asyncio.sleep(0, bool(transport._append_connection._live._calls and transport._connection._live._calls))
+    )
     own_server.kill()
     assert {type(one) for one in await append} == {PublishUncertain}
     with pytest.raises(BusUnavailable):
@@ -331,7 +333,7 @@ async def test_a_blocked_read_fails_when_its_reader_is_closed(transport, stream)
 
 
 async def blocked(transport):
-    [info] = await transport._wire.call(pack("INFO", "clients"))
+    [info] = await transport._connection.call(pack("INFO", "clients"))
     return b"blocked_clients:1" in info
 
 
@@ -339,7 +341,7 @@ async def test_wake_ends_a_blocked_read(transport, stream):
     """It returns [] long before its block is over, and the next read blocks again."""
     reader = transport.open_reader()
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         for _ in range(3):
             read = asyncio.create_task(reader.read_group("g", "c", [stream], count=1, block=30))
             await until(lambda: blocked(transport))
@@ -372,9 +374,9 @@ async def test_a_read_whose_group_goes_away_says_so(transport, stream):
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     read = asyncio.create_task(reader.read_group("g", "c", [stream], count=1, block=30))
     await until(lambda: blocked(transport))
-    await transport._wire.call(pack("DEL", stream))
+    await transport._connection.call(pack("DEL", stream))
     with pytest.raises(GroupNotFoundError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await read
 
 
@@ -386,7 +388,7 @@ async def test_a_cancelled_read_does_not_hold_up_the_next_one(transport, stream)
     await until(lambda: blocked(transport))
     read.cancel()
     await asyncio.wait({read})
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         assert await reader.read_pending("g", "c", stream, after=FIRST_ID, count=1) == []
 
 
@@ -404,8 +406,8 @@ async def test_a_wake_that_overtakes_its_read_is_sent_again():
         transport = RedisTransport(fake.url)
         reader = transport.open_reader()
         read = asyncio.create_task(reader.read_group("g", "c", ["events:x"], count=1, block=30))
-        await until(lambda: asyncio.sleep(0, bool(reader._wire._link and reader._wire._link._calls)))
-        async with asyncio.timeout(5):
+        await until(lambda: asyncio.sleep(0, bool(reader._connection._live and reader._connection._live._calls)))
+        async with asyncio.timeout(10):
             await reader.wake()
         assert unblocks == ["7", "7", "7"]
         await reader.close()
@@ -422,7 +424,7 @@ async def test_a_full_server_refuses_appends_and_still_takes_what_drains_it(own_
     ids = await transport.streams.append(entries(stream, 3))
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     await transport.records.put("heartbeat", b"x", ttl=60)
-    await transport._wire.call(pack("CONFIG", "SET", "maxmemory", "1"))
+    await transport._connection.call(pack("CONFIG", "SET", "maxmemory", "1"))
     assert [type(one) for one in await transport.streams.append(entries(stream))] == [PublishRefusedError]
     with pytest.raises(OutOfMemoryError):
         await transport.records.put("other", b"x")
@@ -440,14 +442,14 @@ async def test_a_demoted_server_is_unavailable_until_it_is_back(own_server, stre
     transport = RedisTransport(own_server.url)
     await transport.open()
     await transport.streams.append(entries(stream))
-    await transport._wire.call(pack("REPLICAOF", "127.0.0.1", "1"))
-    link = transport._append_wire._link
+    await transport._connection.call(pack("REPLICAOF", "127.0.0.1", "1"))
+    live = transport._append_connection._live
     [result] = await transport.streams.append(entries(stream))
     assert type(result) is BusUnavailable
-    await transport._wire.call(pack("REPLICAOF", "NO", "ONE"))
+    await transport._connection.call(pack("REPLICAOF", "NO", "ONE"))
     [result] = await transport.streams.append(entries(stream))
     assert isinstance(result, str)
-    assert transport._append_wire._link is not link
+    assert transport._append_connection._live is not live
     await transport.close()
 
 
@@ -457,14 +459,14 @@ async def test_a_dead_letter_key_of_another_type_loses_nothing(transport, stream
     await transport.streams.append(entries(stream))
     await transport.streams.create_groups([(stream, "g", FIRST_ID)])
     [(_, [entry])] = await reader.read_group("g", "c", [stream], count=1, block=0)
-    await transport._wire.call(pack("SET", f"{{{stream}}}:dead:g", "x"))
+    await transport._connection.call(pack("SET", f"{{{stream}}}:dead:g", "x"))
     letter = DeadLetter(entry.id, entry.fields, "rejected", "", "", "", 1, 1.0, 2.0)
     with pytest.raises(ServerError):
         await transport.streams.dead_letter(stream, "g", "c", [letter])
     assert (await transport.streams.pending_summaries([(stream, "g")]))[0].total == 1
 
 
-async def test_large_batches_go_in_chunks_and_come_back_in_order(transport, stream):
+async def test_large_batches_go_in_pieces_and_come_back_in_order(transport, stream):
     """20 MB of entries, with other calls between them."""
     batch = [NewEntry(stream, b"data", b"%d" % i + b"x" * 10_000) for i in range(2_000)]
     results, _ = await asyncio.gather(transport.streams.append(batch), transport.records.server_time())

@@ -221,7 +221,7 @@ async def test_loops_over_events(server: Server) -> None:
         async for event in bus.consume(kind, group="g"):
             if event.data["n"] == 1:
                 break
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             async for event in bus.consume(kind, group="g"):
                 assert event.data["n"] == 1
                 break

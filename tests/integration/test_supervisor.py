@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from hyperbus.errors import (
     PortInUseError,
 )
 from hyperbus.settings import Settings
-from hyperbus.supervisor import restart_policy, supervisor
-from hyperbus.supervisor.supervisor import Supervisor, run_until_signalled
+from hyperbus.supervisor.limits import LEAST_LIFE, Limits
+from hyperbus.supervisor.restart_policy import RestartPolicy
+from hyperbus.supervisor.supervisor import GRACE, Supervisor, run_until_signalled
 from tests.recorder import eventually
 from tests.servers import Server
 from tests.unit.runtime.running import unique
@@ -72,9 +74,26 @@ class Project:
         lines = noted.read_text().splitlines() if noted.exists() else []
         return [line for line in lines if line.startswith(word)]
 
-    def supervisor(self, processes: int = 1, **settings: Any) -> Supervisor:
+    def supervisor(
+        self,
+        processes: int = 1,
+        *,
+        restart_policy: RestartPolicy | None = None,
+        grace: float = GRACE,
+        least_life: float = LEAST_LIFE,
+        **settings: Any,
+    ) -> Supervisor:
         chosen = {"url": "memory://", "http_port": 0, "websocket_port": 0, "heartbeat_ttl": 0.5, "drain_timeout": 1.0}
-        return Supervisor([self.module], Settings(**{**chosen, **settings}), processes=processes, folder=self.folder)
+        whole = Settings(**{**chosen, **settings})
+        return Supervisor(
+            [self.module],
+            whole,
+            processes=processes,
+            folder=self.folder,
+            limits=replace(Limits.of(whole), least_life=least_life),
+            restart_policy=restart_policy,
+            grace=grace,
+        )
 
 
 @pytest.fixture
@@ -152,9 +171,8 @@ async def test_a_killed_process_is_replaced_and_its_work_done_by_the_next(projec
         assert project.seen("handled") == [f"handled 1 {supervised_processes()[0]}"]
 
 
-async def test_processes_that_keep_dying_are_given_up(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_processes_that_keep_dying_are_given_up(project: Project) -> None:
     """A crash loop has its own error, and the pauses between restarts grow."""
-    monkeypatch.setattr(restart_policy, "MOST_DEATHS", 2)
     project.write(
         text=WRITES
         + """
@@ -166,22 +184,18 @@ class Dies(Consumer):
 """
     )
     with pytest.raises(CrashLoopError, match=r"2 times in a row \(last exit code 7\)"):
-        await asyncio.wait_for(project.supervisor().run(), WITHIN)
+        await asyncio.wait_for(project.supervisor(restart_policy=RestartPolicy(most_deaths=2)).run(), WITHIN)
 
 
-async def test_poisons_are_no_crash_loop_however_many(
-    project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_poisons_are_no_crash_loop_however_many(project: Project, server: Server) -> None:
     """Only the first two deaths are nobody's: of those that follow, each is the fault of the entry that ran alone."""
-    monkeypatch.setattr(restart_policy, "MOST_DEATHS", 3)
-    monkeypatch.setattr(restart_policy, "_LONGEST_PAUSE", 0.1)
-    monkeypatch.setattr(restart_policy, "_SHORT_PAUSE", 0.1)
+    policy = RestartPolicy(most_deaths=3, short_pause=0.1, longest_pause=0.1)
     project.write("if event.data['n'] < 3: os._exit(9)")
     prefix = unique("p")
     async with Bus(settings=Settings(url=server.url, prefix=prefix)) as bus:
         stream, streams = f"{prefix}:{project.kind}", bus.transport.streams
         await bus.publish_many([Event(type=project.kind, data={"n": n}) for n in range(6)])
-        supervised = project.supervisor(url=server.url, prefix=prefix)
+        supervised = project.supervisor(url=server.url, prefix=prefix, restart_policy=policy)
         task = asyncio.create_task(supervised.run())
         with capture_logs() as logs:
             async with asyncio.timeout(50):
@@ -265,14 +279,12 @@ async def test_work_that_does_not_drain_in_time_is_told(project: Project, server
     assert caught.value.exit_code == 22
 
 
-async def test_a_process_that_blocks_is_killed_at_last(
-    project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_blocks_is_killed_at_last(project: Project, server: Server) -> None:
     """One that does not even hear the signal gets its drain time and a grace; a second stop does not wait."""
-    monkeypatch.setattr(supervisor, "GRACE", 0.1)
     project.write("note('begun'); time.sleep(60)")
     for stops in (1, 2):
-        supervised = project.supervisor(url=server.url, prefix=unique("p"), drain_timeout=0.2 if stops == 1 else 30.0)
+        drain = 0.2 if stops == 1 else 30.0
+        supervised = project.supervisor(url=server.url, prefix=unique("p"), drain_timeout=drain, grace=0.1)
         (project.folder / "seen").unlink(missing_ok=True)
         with pytest.raises(DrainTimeoutError):  # noqa: PT012
             async with running(supervised), Bus(settings=supervised.settings) as bus:

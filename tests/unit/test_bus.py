@@ -28,7 +28,7 @@ class Read(EventData, type="bus_test.read"):
 
 async def take(loop: Any, count: int) -> list[Event]:
     taken: list[Event] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         async for event in loop:
             taken.append(event)
             if len(taken) == count:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hyperbus"
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 LIFE = (ROOT / "docs/life-of-an-entry.md").read_text()
 #: Packages each of whose modules has to be in a table of docs/architecture.md.
-COMPLETE = ["publisher", "runtime"]
+COMPLETE = ["publisher", "runtime", "transports", "supervisor"]
 
 
 def _listed(document: str) -> list[str]:

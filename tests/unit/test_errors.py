@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from hyperbus import errors
-from hyperbus.errors import BusUnavailable, HyperbusError, PublishFailed, PublishRefusedError, PublishUncertain
+from hyperbus.errors import (
+    BusUnavailable,
+    HyperbusError,
+    NotDurable,
+    PublishFailed,
+    PublishRefusedError,
+    PublishUncertain,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,3 +63,11 @@ def test_a_publish_that_failed_in_part_counts_what_happened() -> None:
 def test_a_server_that_cannot_be_used_at_all_counts_as_unavailable(kind: type[HyperbusError]) -> None:
     """A caller that waits for the bus need name one error."""
     assert issubclass(kind, BusUnavailable)
+
+
+def test_what_is_not_durable_counts_as_stored() -> None:
+    """Publishing it again would be wrong."""
+    error = NotDurable("1-1", "only 0 of 1 replicas had it")
+    failed = PublishFailed(["1-0", error, PublishUncertain("?"), BusUnavailable("!")])
+    assert error.entry_id == "1-1"
+    assert str(failed).startswith("2 of 4 events stored, 1 uncertain, 1 not stored")

@@ -87,7 +87,7 @@ class Peer:
             return
         if options.task is None or options.count < 1:
             parser.error("name a task and a count from 1, or ask for --list")
-        if options.calm:  # as `_calm_collector` of a worker process
+        if options.calm:  # as `calm_collector` of a worker process
             gc.collect()
             gc.freeze()
             gc.set_threshold(10_000, 20, 20)

@@ -8,7 +8,7 @@ from hyperbus.clock import Seconds
 from hyperbus.signals import Announcer, Handled
 
 
-class Tallies:
+class DeliveryStats:
     """Counts without telling, until it is asked to.
 
     Attributes:

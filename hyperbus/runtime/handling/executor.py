@@ -1,4 +1,4 @@
-"""Runs handlers: long-lived lanes take deliveries, await the handler, and decide how each delivery ends."""
+"""Runs handlers: long-lived lanes take deliveries, await the handler, and pass on how each delivery ended."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import asyncio
 import contextvars
 from typing import Any
 
-from hyperbus.clock import Clock, Seconds
-from hyperbus.declaration.consumer import Declaration
-from hyperbus.declaration.delivery import Delivery, PublishEvent
 from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
-from hyperbus.runtime.handling.decoder import EventDecoder
-from hyperbus.runtime.handling.fast_lane import Hands, Turn
+from hyperbus.runtime.handling.batch_collector import BatchCollector
+from hyperbus.runtime.handling.deliveries import Deliveries
+from hyperbus.runtime.handling.fast_lane import FastLane, TimeSlice
 from hyperbus.runtime.handling.handler import Handler
-from hyperbus.runtime.handling.settlement import Settling
-from hyperbus.runtime.in_flight.inbox import Inbox, Received
+from hyperbus.runtime.handling.running_handlers import RunningHandlers
+from hyperbus.runtime.handling.settlement import Settlement
+from hyperbus.runtime.in_flight.decoder import EventDecoder
+from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
-from hyperbus.runtime.outcomes.guarantees import Endings
-from hyperbus.runtime.poison.isolation import Solitude
-from hyperbus.runtime.poison.quarantine import PoisonError, SuspectQueue, Suspects
-from hyperbus.signals import Announcer
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.poison.quarantine import Quarantine
 
 
 class Executor:
@@ -28,178 +26,138 @@ class Executor:
 
     1. Runs `concurrency` lanes. A lane is one long-lived task, so a handler finds itself in a task; a handler
        that leaves context variables or a cancelled task behind gets its lane replaced: the next one starts clean.
-    2. Decodes; what cannot be decoded never reaches the handler.
-    3. Passes on what the handler returned or raised.
+    2. Keeps suspects aside until they may run alone, and events of one key in order.
+    3. Decodes; what cannot be decoded never reaches the handler.
+    4. Passes on what the handler returned or raised.
     """
 
     def __init__(
         self,
-        declaration: Declaration,
         handler: Handler,
-        *,
+        running: RunningHandlers,
         inbox: Inbox,
         decoder: EventDecoder,
-        endings: Endings,
-        publish: PublishEvent,
-        announcer: Announcer,
-        clock: Clock,
-        consumer: str,
-        solitude: Solitude,
-        suspects: Suspects,
+        deliveries: Deliveries,
+        settlement: Settlement,
+        quarantine: Quarantine,
+        order: KeyOrder | None,
     ) -> None:
+        declaration = handler.declaration
         self._declaration = declaration
-        self._solitude = solitude
-        self._queue = SuspectQueue(
-            suspects, solitude, inbox, clock, announcer, group=declaration.group, judge=self._judge
-        )
-        #: When each lane's handler began, on the monotonic clock; 0 where none runs.
-        self._began = [0.0] * declaration.concurrency
-        self._handle = handler.with_delivery
-        self._handle_alone = handler.alone
-        self._key_of = declaration.key_of if declaration.order_by is not None else None
-        self._order = KeyOrder()
-        self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
-        self._acks_first = declaration.ack == "received"
-        #: Whether a handler is given events one by one, in no order, with nothing beside them: see `Hands`.
-        self._is_plain = (
-            declaration.batch is None and self._key_of is None and not (self._wants_delivery or self._acks_first)
-        )
+        self._handler = handler
+        self._running = running
         self._inbox = inbox
         self._decoder = decoder
-        self._endings = endings
-        self._publish = publish
-        self._consumer = consumer
-        self._settling = Settling(declaration, endings, announcer, clock)
-        self._context = contextvars.Context()
-        self._running: asyncio.Task[Any] | None = None
-        self._clock = clock
-        self._monotonic = clock.monotonic
+        self._deliveries = deliveries
+        self._settlement = settlement
+        self._quarantine = quarantine
+        self._isolation = quarantine.isolation
+        self._order = order
+        self._clock = settlement.clock
+        self._batches = (
+            BatchCollector(inbox, self._clock, declaration.batch, declaration.linger) if declaration.batch else None
+        )
+        self._wants_delivery = declaration.signature.wants_delivery or bool(declaration.middleware)
+        self._acks_first = declaration.ack == "received"
+        #: Whether a handler is given events one by one, in no order, with nothing beside them: see `FastLane`.
+        self._is_plain = self._batches is None and order is None and not (self._wants_delivery or self._acks_first)
+        self._context = contextvars.copy_context()
 
-    def running(self) -> int:
-        """Return how many handlers run now."""
-        return sum(map(bool, self._began))
-
-    def oldest_running(self) -> Seconds | None:
-        """Return for how long the handler that began first has been running; None when none runs."""
-        began = [moment for moment in self._began if moment]
-        return self._monotonic() - min(began) if began else None
+    # -- lanes
 
     async def run(self) -> None:
         """Run every lane until the inbox is closed and what was begun is done."""
-        self._context = contextvars.copy_context()
-        self._running = asyncio.current_task()
-        self._solitude.join(self.oldest_running)
+        self._running.run_in(asyncio.current_task())
+        self._isolation.join(self._running.oldest)
         try:
             async with asyncio.TaskGroup() as parts:
-                queue = parts.create_task(self._queue.run(), name=f"hyperbus {self._consumer} suspects")
+                helpers = [
+                    parts.create_task(self._quarantine.run(), name=f"hyperbus {self._declaration.name} quarantine"),
+                    parts.create_task(self._judge(), name=f"hyperbus {self._declaration.name} judged"),
+                ]
                 async with asyncio.TaskGroup() as lanes:
                     for number in range(self._declaration.concurrency):
                         self._start_lane(lanes, number)
-                queue.cancel()
+                for helper in helpers:
+                    helper.cancel()
         finally:
-            self._solitude.leave(self.oldest_running)
-            self._settling.finish()
+            self._isolation.leave(self._running.oldest)
+            self._settlement.finish()
 
     def _start_lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        lanes.create_task(
-            self._lane(lanes, number), name=f"hyperbus {self._consumer} lane {number}", context=self._context.copy()
-        )
+        name = f"hyperbus {self._declaration.name} lane {number}"
+        lanes.create_task(self._lane(lanes, number), name=name, context=self._context.copy())
 
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        inbox, turn, task = self._inbox, Turn(self._settling, self._clock), asyncio.current_task()
-        hands = self._hands(number, turn) if self._is_plain else None
+        inbox, time_slice, task = self._inbox, TimeSlice(self._settlement, self._clock), asyncio.current_task()
+        fast = self._fast_lane(number, time_slice) if self._is_plain else None
         assert task is not None
         clean = contextvars.copy_context()
         while not inbox.closed:
-            if hands is not None:
-                await hands.run(clean)
-            received = inbox.take() if self._is_clean(task, clean) else None
+            if fast is not None:
+                await fast.run(clean)
+            received = inbox.take() if _is_clean(task, clean) else None
             if received is not None:
-                await self._hand_over(received, number)
-            if not self._is_clean(task, clean):
-                if not self._cancelled():
+                await self._dispatch(received, number)
+            if not _is_clean(task, clean):
+                if not self._running.cut_off():
                     self._start_lane(lanes, number)
                 return
             if received is None:
                 await inbox.wait()
-                turn.begin()
-            elif self._monotonic() >= turn.ends:
-                await turn.end()
+                time_slice.begin()
+            elif self._running.monotonic() >= time_slice.ends:
+                await time_slice.end()
 
-    def _hands(self, number: int, turn: Turn) -> Hands:
-        return Hands(
-            inbox=self._inbox,
-            decoder=self._decoder,
-            handle=self._handle_alone,
-            settling=self._settling,
-            clock=self._clock,
-            solitude=self._solitude,
-            turn=turn,
-            began=self._began,
-            lane=number,
-            failure_of=self._failure,
-        )
+    def _fast_lane(self, number: int, time_slice: TimeSlice) -> FastLane:
+        return FastLane(
+            self._handler, self._running, self._inbox, self._decoder, self._settlement, self._isolation, time_slice,
+            number,
+        )  # fmt: skip
 
-    def _is_clean(self, task: asyncio.Task[Any], clean: contextvars.Context) -> bool:
-        """Tell whether the last handler left the lane's task as it was."""
-        return not task.cancelling() and contextvars.copy_context() == clean
-
-    async def _hand_over(self, received: Received, number: int) -> bool:
-        """Hand over a delivery, or a batch that begins with it, or what has to come before it; False: nothing was."""
-        if received.suspect or self._solitude.wanted:
-            instead = self._instead(received)
-            if instead is None:
-                await self._solitude.over()
-                return False
-            received = instead
-        if self._declaration.batch is None:
+    async def _dispatch(self, received: Received, number: int) -> None:
+        """Begin with an entry that was taken, or with what has to come before it."""
+        if received.suspect or self._isolation.wanted:
+            admitted = self._admitted_instead(received)
+            if admitted is None:
+                await self._isolation.over()
+                return
+            received = admitted
+        if self._batches is None:
             await self._handle_one(received, number)
-        else:
-            batch = await self._gather(received, self._declaration.batch)
-            if self._solitude.wanted and received is not self._queue.turn and not self._inbox.closed:
-                for item in reversed(batch):  # a lane that waits with it would be missing when a suspect has its turn
-                    self._inbox.put_back(item)
-                return False
-            await self._handle_batch(batch, number)
-        if received is self._queue.turn:
-            self._queue.end_turn()
-        return True
+        elif not await self._handle_batch_from(received, self._batches, number):
+            return
+        if received is self._quarantine.admitted:
+            self._quarantine.end_admitted()
 
     # -- suspects
 
-    def _instead(self, received: Received) -> Received | None:
-        """Put an entry aside that must not begin now; return one that has its turn, if there is one."""
+    def _admitted_instead(self, received: Received) -> Received | None:
+        """Put an entry aside that must not begin now; return the suspect that may, if there is one."""
         if not received.suspect:
-            return self._queue.instead(received)
-        key = self._suspect_key(received)
-        if key is None or self._order.begin(key, received):  # before it waits, or its followers overtake it
-            self._queue.add(received)
-        return self._queue.take_turn()
+            return self._quarantine.instead(received)
+        # its place in the order is reserved before it waits, or its followers overtake it
+        if self._order is None or self._order.reserve(received):
+            self._quarantine.add(received)
+        return self._quarantine.take_admitted()
 
     async def _leave_alone(self, received: Received) -> None:
         """Wait, with what was taken before a suspect came, for as long as that one is alone."""
-        while self._solitude.wanted and received is not self._queue.turn:
-            await self._solitude.over()
+        while self._isolation.wanted and received is not self._quarantine.admitted:
+            await self._isolation.over()
 
-    def _judge(self, received: Received, judgement: PoisonError) -> None:
-        self._settling.poisonous(received, judgement)
-        key = self._suspect_key(received)
-        if key is not None:
-            self._pass_on(key)
+    async def _judge(self) -> None:
+        """Give up what was found to be poison, until cancelled."""
+        while True:
+            received, judgement = await self._quarantine.judged.get()
+            self._settlement.poisonous(received, judgement)
+            key = self._order.key_of_undecoded(received) if self._order is not None else None
+            if key is not None:
+                self._begin_following(key)
 
-    def _suspect_key(self, received: Received) -> str | None:
-        """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
-        if self._key_of is None:
-            return None
-        try:
-            return self._key_of(self._decoder.decode(received))
-        except Exception:  # noqa: BLE001 - told of when it is handed over
-            return None
-
-    def reserve(self, received: Received) -> bool:
-        """Give an entry that waits for its next try the turn of its key; False: another has it."""
-        key = self._suspect_key(received)
-        return key is None or self._order.begin(key, received)
+    def unbegun(self) -> list[Received]:
+        """Return, and forget, suspects that were not admitted, and what waited behind another of its key."""
+        return self._quarantine.close() + (self._order.close() if self._order is not None else [])
 
     # -- one event at a time
 
@@ -207,58 +165,45 @@ class Executor:
         """Hand over one delivery."""
         try:
             event = self._decoder.decode(received)
-            key = self._key_of(event) if self._key_of is not None else None
+            key = self._order.key_of(event) if self._order is not None else None
         except DecodeError as error:
-            self._settling.undecodable(received, error)
+            self._settlement.undecodable(received, error)
             return
         except Exception as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
-            self._settling.failed(received, error)
+            self._settlement.failed(received, error)
             return
-        if key is not None and not self._order.begin(key, received):
+        if key is not None and self._order is not None and not self._order.begin(key, received):
             return
         if self._acks_first:
-            await self._endings.before([received])
+            await self._settlement.guarantee.before([received])
             await self._leave_alone(received)
-        delivery = self._delivery(received, event) if self._wants_delivery else None
-        started = self._began[number] = self._monotonic()
+        delivery = self._deliveries.of(received, event) if self._wants_delivery else None
+        monotonic, began = self._running.monotonic, self._running.began
+        started = began[number] = monotonic()
         _, failure = await self._call(event, delivery)
-        ended = self._monotonic()
-        self._began[number] = 0.0
-        is_over = self._settling.handled(received, event, failure, ended - started, ended)
+        ended = monotonic()
+        began[number] = 0.0
+        is_over = self._settlement.handled(received, event, failure, ended - started, ended)
         if key is not None and is_over:
-            self._pass_on(key)
+            self._begin_following(key)
 
-    def _pass_on(self, key: str) -> None:
+    def _begin_following(self, key: str) -> None:
         """Let the next delivery of a key begin."""
-        following = self._order.end(key)
+        following = self._order.end(key) if self._order is not None else None
         if following is not None:
-            self._inbox.put_back(following)
-
-    def unbegun(self) -> list[Received]:
-        """Return, and forget, suspects that waited for their turn, and deliveries that did for that of their key."""
-        return self._queue.close() + self._order.close()
+            self._inbox.requeue(following)
 
     # -- batches
 
-    async def _gather(self, first: Received, most: int) -> list[Received]:
-        """Return a batch that begins with `first`; a suspect is a batch by itself, so that it harms no neighbours."""
-        batch = [first]
-        if first.alone:
-            return batch
-        inbox = self._inbox
-        batch += inbox.take_more(most - 1)
-        until = self._monotonic() + self._declaration.linger
-        while len(batch) < most and not inbox.waiting and not inbox.closed:
-            left = until - self._monotonic()
-            if left <= 0:
-                break
-            try:
-                async with asyncio.timeout(left):
-                    await inbox.wait()
-            except TimeoutError:
-                break
-            batch += inbox.take_more(most - len(batch))
-        return batch
+    async def _handle_batch_from(self, received: Received, batches: BatchCollector, number: int) -> bool:
+        """Gather a batch and hand it over; False: a suspect came first, and what was gathered waits."""
+        batch = await batches.collect(received)
+        if self._isolation.wanted and received is not self._quarantine.admitted and not self._inbox.closed:
+            for item in reversed(batch):  # a lane that waits with it would be missing when a suspect is admitted
+                self._inbox.requeue(item)
+            return False
+        await self._handle_batch(batch, number)
+        return True
 
     async def _handle_batch(self, batch: list[Received], number: int) -> None:
         """Hand over a batch."""
@@ -267,15 +212,16 @@ class Executor:
             batch, events = self._decode_each(batch)
         if not batch:
             return
-        deliveries = list(map(self._delivery, batch, events)) if self._wants_delivery else []
+        deliveries = list(map(self._deliveries.of, batch, events)) if self._wants_delivery else []
         if self._acks_first:
-            await self._endings.before(batch)
+            await self._settlement.guarantee.before(batch)
         await self._leave_alone(batch[0])
-        started = self._began[number] = self._monotonic()
+        monotonic, began = self._running.monotonic, self._running.began
+        started = began[number] = monotonic()
         result = await self._call(list(events), deliveries)
-        ended = self._monotonic()
-        self._began[number] = 0.0
-        self._settling.handled_batch(batch, events, result, ended - started, ended)
+        ended = monotonic()
+        began[number] = 0.0
+        self._settlement.handled_batch(batch, events, result, ended - started, ended)
 
     def _decode_each(self, batch: list[Received]) -> tuple[list[Received], list[Event[Any]]]:
         """Return what can be read of a batch, and the events; the rest ends here."""
@@ -285,7 +231,7 @@ class Executor:
             try:
                 events.append(self._decoder.decode(received))
             except DecodeError as error:
-                self._settling.undecodable(received, error)
+                self._settlement.undecodable(received, error)
             else:
                 readable.append(received)
         return readable, events
@@ -295,31 +241,11 @@ class Executor:
     async def _call(self, event: Any, delivery: Any) -> tuple[Any, BaseException | None]:
         """Await the handler; return what it returned and what it raised. User code may fail, a lane may not."""
         try:
-            return await self._handle(event, delivery), None
+            return await self._handler.with_delivery(event, delivery), None
         except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
-            return None, self._failure(error)
+            return None, self._running.failure(error)
 
-    def _failure(self, error: BaseException) -> BaseException:
-        """Return what a handler raised, unless it is that all lanes are to end now.
 
-        Else something inside the handler was cancelled, or the handler cancelled its own task.
-        """
-        if isinstance(error, asyncio.CancelledError) and self._cancelled():
-            raise error
-        return error
-
-    def _cancelled(self) -> bool:
-        """Tell whether all lanes are to end now, as opposed to one whose handler cancelled its own task."""
-        return self._running is not None and self._running.cancelling() > 0
-
-    def _delivery(self, received: Received, event: Event[Any]) -> Delivery:
-        return Delivery(
-            entry_id=received.id.decode(),
-            stream=received.stream,
-            group=self._declaration.group,
-            consumer=self._consumer,
-            tries=received.tries,
-            body=self._decoder.body_of(received),
-            event=event,
-            publish_event=self._publish,
-        )
+def _is_clean(task: asyncio.Task[Any], clean: contextvars.Context) -> bool:
+    """Tell whether the last handler left the lane's task as it was."""
+    return not task.cancelling() and contextvars.copy_context() == clean

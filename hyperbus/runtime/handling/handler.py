@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration
 from hyperbus.declaration.middleware import Handle, compose
-from hyperbus.errors import DeclarationError
 
 
 def handler_threads(declaration: Declaration) -> ThreadPoolExecutor | None:
@@ -25,10 +24,12 @@ class Handler(NamedTuple):
     """The two ways to call a handler, with its timeout and middleware around it.
 
     Attributes:
+        declaration: what was declared of it.
         with_delivery: takes an event and its delivery, or the lists of a batch.
         alone: takes an event; only for a consumer that has no use for deliveries.
     """
 
+    declaration: Declaration
     with_delivery: Handle
     alone: Callable[[Any], Awaitable[Any]]
 
@@ -39,8 +40,9 @@ def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecuto
     call: Callable[..., Any] = getattr(target, "handle") if isinstance(target, Consumer) else target  # noqa: B009
     handle = compose(_adapted(call, declaration, threads), declaration.middleware)
     if threads is None and declaration.timeout is None and not declaration.middleware:
-        return Handler(handle, call)  # nothing is around it, and most are like that: a call less for every event
-    return Handler(handle, lambda event: handle(event, None))
+        # nothing is around it, and most are like that: a call less for every event
+        return Handler(declaration, handle, call)
+    return Handler(declaration, handle, lambda event: handle(event, None))
 
 
 def _adapted(call: Callable[..., Any], declaration: Declaration, threads: ThreadPoolExecutor | None) -> Handle:
@@ -70,20 +72,3 @@ def _limited(handle: Handle, timeout: Seconds) -> Handle:
             raise
 
     return limited
-
-
-def failures_of(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:
-    """Return one failure (None: done) an event of a batch, from what its handler returned or raised."""
-    if failure is not None or result is None:
-        return [failure] * count
-    try:
-        outcomes = list(result)
-    except TypeError:
-        outcomes = []
-    if len(outcomes) != count or not all(one is None or isinstance(one, BaseException) for one in outcomes):
-        wrong = DeclarationError(
-            f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
-            f"or another exception; for {count} events this one returned {result!r:.200}"
-        )
-        return [wrong] * count
-    return outcomes

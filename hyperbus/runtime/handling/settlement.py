@@ -11,13 +11,12 @@ from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
 from hyperbus.declaration.retry_policy import decide
-from hyperbus.errors import DecodeError
+from hyperbus.errors import DeclarationError, DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.logger import get_logger
-from hyperbus.runtime.handling.delivery_stats import Tallies
-from hyperbus.runtime.handling.handler import failures_of
-from hyperbus.runtime.in_flight.inbox import Received
-from hyperbus.runtime.outcomes.guarantees import Endings
+from hyperbus.runtime.handling.delivery_stats import DeliveryStats
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.outcomes.guarantees import Guarantee
 from hyperbus.signals import Announcer, RetryScheduled
 
 #: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred.
@@ -26,10 +25,10 @@ TELLING: Seconds = 0.1
 MOST_TOLD = 2_000
 
 
-class Settling:
+class Settlement:
     """Turns what handlers returned or raised into outcomes.
 
-    1. Gathers what is done, and passes it on to be acked once a turn of the event loop.
+    1. Gathers what is done, and passes it on to be acked once a round of the event loop.
     2. Passes on at once what is to be retried, or is given up.
     3. Announces counts every `TELLING` seconds, or every `MOST_TOLD` deliveries.
 
@@ -37,23 +36,25 @@ class Settling:
         done: deliveries that are to be acked. Who adds the first one calls `soon`.
         seconds: how long each call of the handler took; whoever adds to `done` adds here.
         latencies: and how old each event then was.
-        turns: rises when the event loop has run, if there was something to settle.
-        epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a turn.
+        rounds: rises when the event loop has run, if there was something to settle.
+        guarantee: what becomes of each delivery.
+        clock: tells the time.
+        epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a round.
     """
 
-    def __init__(self, declaration: Declaration, endings: Endings, announcer: Announcer, clock: Clock) -> None:
+    def __init__(self, declaration: Declaration, guarantee: Guarantee, announcer: Announcer, clock: Clock) -> None:
         self.done: list[Received] = []
-        self._tallies = Tallies(announcer, declaration.group)
-        self.seconds = self._tallies.seconds
-        self.latencies = self._tallies.latencies
-        self.turns = 0
+        self._stats = DeliveryStats(announcer, declaration.group)
+        self.seconds = self._stats.seconds
+        self.latencies = self._stats.latencies
+        self.rounds = 0
         self.epoch = clock.now() - clock.monotonic()
         self._untold = 0
         self._declaration = declaration
         self._tries_once = declaration.ack == "received" or declaration.audience == "every_process"
-        self._endings = endings
+        self.guarantee = guarantee
         self._announcer = announcer
-        self._clock = clock
+        self.clock = clock
         self._random = random.Random()  # noqa: S311 - jitter
         self._log = get_logger("hyperbus.runtime")
         self._settling = False
@@ -134,25 +135,25 @@ class Settling:
 
     def _settle(self) -> None:
         self._settling = False
-        self.turns += 1
+        self.rounds += 1
         if self.done:
             done = self.done.copy()
             self.done.clear()
             self._untold += len(done)
-            self._tallies.acked.update([received.event_type for received in done])
-            self._endings.acked(done)
+            self._stats.acked.update([received.event_type for received in done])
+            self.guarantee.acked(done)
         if self._untold >= MOST_TOLD:
             self._tell()
         elif self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELLING, self._tell)
-        self.epoch = self._clock.now() - self._clock.monotonic()
+        self.epoch = self.clock.now() - self.clock.monotonic()
 
     def _tell(self) -> None:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
         self._untold = 0
-        self._tallies.announce()
+        self._stats.announce()
 
     # -- one by one
 
@@ -176,12 +177,12 @@ class Settling:
         if isinstance(outcome, Acked):
             self.done.append(received)
         elif isinstance(outcome, Retried):
-            self._tallies.retried[received.event_type] += 1
+            self._stats.retried[received.event_type] += 1
             self._announce_retry(received, outcome)
-            self._endings.retried(received, outcome)
+            self.guarantee.retried(received, outcome)
         else:
-            self._tallies.dead_lettered[received.event_type] += 1
-            self._endings.dead_lettered(received, outcome)
+            self._stats.dead_lettered[received.event_type] += 1
+            self.guarantee.dead_lettered(received, outcome)
 
     def _announce_retry(self, received: Received, outcome: Retried) -> None:
         self._announcer.announce(
@@ -194,3 +195,20 @@ class Settling:
                 repr(outcome.error)[:1000],
             )
         )
+
+
+def failures_of(result: Any, failure: BaseException | None, count: int) -> Sequence[BaseException | None]:
+    """Return one failure (None: done) an event of a batch, from what its handler returned or raised."""
+    if failure is not None or result is None:
+        return [failure] * count
+    try:
+        outcomes = list(result)
+    except TypeError:
+        outcomes = []
+    if len(outcomes) != count or not all(one is None or isinstance(one, BaseException) for one in outcomes):
+        wrong = DeclarationError(
+            f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
+            f"or another exception; for {count} events this one returned {result!r:.200}"
+        )
+        return [wrong] * count
+    return outcomes

@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Any
 
-import msgspec
+from hyperbus.runtime.in_flight.received import Received
 
 #: Entries of one read, at most; more gains nothing and holds the server longer.
 READ_COUNT = 500
@@ -21,48 +20,12 @@ _WOKEN = 2
 _FIRST_SIZE = 16 * 1024
 
 
-class Received(msgspec.Struct, gc=False, eq=False):
-    """An entry in this worker's hands.
-
-    Attributes:
-        stream: the stream's key.
-        event_type: the type that the stream holds.
-        id: the entry's id.
-        fields: the entry's fields as they were read; flat.
-        size: what it counts for, in bytes: its body, of the one field that hyperbus writes.
-        first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
-        tries: how often the group was handed it, the next time included.
-        alone: it may be what makes a batch fail, so it is handed over without neighbours.
-        suspect: it may be what killed a process, so it is handed over while nothing else runs.
-        parked: it is held by the group's parked entries, and not pending.
-    """
-
-    stream: str
-    event_type: str
-    id: bytes
-    fields: list[bytes]
-    size: int
-    first_time: float
-    tries: int = 1
-    alone: bool = False
-    suspect: bool = False
-    parked: bool = False
-
-
-def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float) -> list[Received]:
-    """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
-    return [
-        Received(stream, event_type, entry_id, fields, len(fields[-1]) if fields else 0, now)
-        for entry_id, fields in entries
-    ]
-
-
 def _do_nothing() -> None:
     return
 
 
 class Inbox:
-    """Keeps entries between the reader and the handlers, and knows every one that is held until it is let go.
+    """Keeps entries between the reader and the handlers, and knows every one that is held until it is released.
 
     `put` never waits: who reads asks for room first, so one read can go over the limit, and only one.
     """
@@ -127,7 +90,7 @@ class Inbox:
 
     @contextmanager
     def remembering(self) -> Iterator[set[tuple[str, bytes]]]:
-        """Yield what is let go of meanwhile: a question about what is pending may have been answered before its ack."""
+        """Yield what is released meanwhile: a question about what is pending may have been answered before its ack."""
         gone: set[tuple[str, bytes]] = set()
         self._gone = gone
         try:
@@ -167,7 +130,7 @@ class Inbox:
         self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
         return received
 
-    def put_back(self, item: Received) -> None:
+    def requeue(self, item: Received) -> None:
         """Hand out an entry again that is still held; before all others."""
         self._waiting.appendleft(item)
         self._wake(1)
@@ -228,7 +191,7 @@ class Inbox:
                 self._wake(1)  # the call was for somebody who left: pass it on
             raise
 
-    def let_go(self, stream: str, entry_ids: Iterable[bytes]) -> None:
+    def release(self, stream: str, entry_ids: Iterable[bytes]) -> None:
         """Forget entries: they are acked, dead-lettered, or another worker's."""
         if self._gone is not None:
             entry_ids = tuple(entry_ids)

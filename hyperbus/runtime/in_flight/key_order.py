@@ -1,40 +1,59 @@
-"""Events of one key, one after the other. Pure: what may begin, and what comes next."""
+"""Events of one key, one after the other: what may begin, and what comes next."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-from hyperbus.runtime.in_flight.inbox import Received
+from hyperbus.event.envelope import Event
+from hyperbus.runtime.in_flight.decoder import EventDecoder
+from hyperbus.runtime.in_flight.received import Received
 
 
 class KeyOrder:
-    """Knows, for every key, the delivery whose turn it is, and those that wait behind it.
+    """Knows, for every key, the delivery that comes first, and those that wait behind it.
 
-    A delivery keeps its turn until it has ended for good, through all its tries.
+    A delivery comes first until it has ended for good, through all its tries.
     """
 
-    def __init__(self) -> None:
-        self._turns: dict[str, Received] = {}
+    def __init__(self, decoder: EventDecoder, key_of: Callable[[Event[Any]], str | None]) -> None:
+        self._decoder = decoder
+        #: The key of an event, by the consumer's `order_by`; None: it has none. A user's code, and may fail.
+        self.key_of = key_of
+        self._first: dict[str, Received] = {}
         self._waiting: dict[str, deque[Received]] = {}
 
     def begin(self, key: str, received: Received) -> bool:
         """Tell whether a delivery may be handled now; if not, it waits here until `end` names it."""
-        turn = self._turns.setdefault(key, received)
-        if turn is received:
+        first = self._first.setdefault(key, received)
+        if first is received:
             return True
         self._waiting.setdefault(key, deque()).append(received)
         return False
 
+    def reserve(self, received: Received) -> bool:
+        """Let an entry that nobody decoded yet come first of its key; False: another does, and it waits behind that."""
+        key = self.key_of_undecoded(received)
+        return key is None or self.begin(key, received)
+
     def end(self, key: str) -> Received | None:
-        """End the turn of the delivery that has it; return the one whose turn it is now."""
+        """End the delivery that came first; return the one that does now."""
         waiting = self._waiting.get(key)
         if waiting is None:
-            del self._turns[key]
+            del self._first[key]
             return None
-        following = self._turns[key] = waiting.popleft()
+        following = self._first[key] = waiting.popleft()
         if not waiting:
             del self._waiting[key]
         return following
+
+    def key_of_undecoded(self, received: Received) -> str | None:
+        """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
+        try:
+            return self.key_of(self._decoder.decode(received))
+        except Exception:  # noqa: BLE001 - told of when it is handed over
+            return None
 
     def close(self) -> list[Received]:
         """Return every delivery that waits behind another, and forget them."""

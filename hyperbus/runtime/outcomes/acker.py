@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 
-from hyperbus.clock import Clock, Seconds
+from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, ServerError
-from hyperbus.signals import Acknowledged, Announcer
-from hyperbus.transport import Streams
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.signals import Acknowledged
 
 #: How far apart acks are sent, unless there are enough of them. A round trip costs as much as handling dozens of
 #: events, whether it carries one id or hundreds; and what is handled twice after a crash grows by no more than this.
@@ -24,24 +24,12 @@ class Acker:
 
     1. Gathers ids while a round trip is under way, and for `REST` since it began; the next one takes them all.
     2. Retries for as long as the server is away; what is gathered is bounded by what the worker holds.
-    3. Lets go of entries only when the server has answered.
+    3. Releases entries only when the server has answered.
     """
 
-    def __init__(
-        self,
-        streams: Streams,
-        group: str,
-        announcer: Announcer,
-        clock: Clock,
-        let_go: Callable[[str, Iterable[bytes]], None],
-        *,
-        prefetch: int,
-    ) -> None:
-        self._streams = streams
-        self._group = group
-        self._announcer = announcer
-        self._clock = clock
-        self._let_go = let_go
+    def __init__(self, member: Member, inbox: Inbox, *, prefetch: int) -> None:
+        self._member = member
+        self._inbox = inbox
         self._gathered: dict[str, list[bytes]] = {}
         self._count = 0
         # A quarter of what may be held: what waits to be acked keeps nobody from reading.
@@ -94,7 +82,7 @@ class Acker:
             for stream, ids in gathered.items():  # a stream that cannot be acked harms no other
                 await self._ack({stream: ids})
         for stream, ids in gathered.items():
-            self._let_go(stream, ids)
+            self._inbox.release(stream, ids)
 
     def _rest(self) -> None:
         if self._resting is None:
@@ -107,15 +95,15 @@ class Acker:
 
     async def _ack(self, gathered: dict[str, list[bytes]]) -> bool:
         """Ack; False when the server refuses: a stream is no stream any more, and there is nothing left to ack."""
-        pause = _FIRST_PAUSE
+        member, pause = self._member, _FIRST_PAUSE
         while True:
             try:
-                await self._streams.ack([(stream, self._group, ids) for stream, ids in gathered.items()])
+                await member.streams.ack([(stream, member.group, ids) for stream, ids in gathered.items()])
                 break
             except BusUnavailable:
-                await self._clock.sleep(pause)
+                await member.clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except ServerError:
                 return False
-        self._announcer.announce(Acknowledged(self._group, sum(map(len, gathered.values()))))
+        member.announcer.announce(Acknowledged(member.group, sum(map(len, gathered.values()))))
         return True

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
 
-from hyperbus.clock import Clock
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, WrongTypeError
-from hyperbus.runtime.in_flight.inbox import Received
-from hyperbus.signals import Announcer, EntryDeadLettered
-from hyperbus.transport import DeadLetter, Streams
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.outcomes.dead_letter import announce_dead_letter, letter_of
+from hyperbus.transport import DeadLetter
 
-#: Characters of an error's message, and of its trace, that are kept.
-MESSAGE_LIMIT = 1_000
-TRACE_LIMIT = 8_000
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 
@@ -23,29 +19,16 @@ _LONGEST_PAUSE = 5.0
 class DeadLetterWriter:
     """Writes dead letters of one group, one atomic step each, until the server has taken them."""
 
-    def __init__(
-        self,
-        streams: Streams,
-        group: str,
-        consumer: str,
-        *,
-        announcer: Announcer,
-        clock: Clock,
-        let_go: Callable[[str, Iterable[bytes]], None],
-    ) -> None:
-        self._streams = streams
-        self._group = group
-        self._consumer = consumer
-        self._announcer = announcer
-        self._clock = clock
-        self._let_go = let_go
+    def __init__(self, member: Member, inbox: Inbox) -> None:
+        self._member = member
+        self._inbox = inbox
         self._gathered: deque[tuple[str, DeadLetter]] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
 
     def add(self, received: Received, reason: str, error: BaseException | None) -> None:
         """Let an entry become a dead letter soon."""
-        self._gathered.append((received.stream, letter_of(received, reason, error, self._clock.now())))
+        self._gathered.append((received.stream, letter_of(received, reason, error, self._member.clock.now())))
         self._wanted.set()
 
     def close(self) -> None:
@@ -66,10 +49,10 @@ class DeadLetterWriter:
             await self._write(stream, letter)
 
     async def _write(self, stream: str, letter: DeadLetter) -> None:
-        pause = _FIRST_PAUSE
+        member, pause = self._member, _FIRST_PAUSE
         while True:
             try:
-                (moved,) = await self._streams.dead_letter(stream, self._group, self._consumer, [letter])
+                (moved,) = await member.streams.dead_letter(stream, member.group, member.consumer, [letter])
                 break
             except (GroupNotFoundError, WrongTypeError):
                 moved = False  # nothing is pending any more; a group that is rebuilt finds the entry again
@@ -78,28 +61,8 @@ class DeadLetterWriter:
                 # a full server is waited for too: the entry stays pending meanwhile
                 if self._closing and not isinstance(error, BusUnavailable):
                     return
-                await self._clock.sleep(pause)
+                await member.clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        self._let_go(stream, [letter.entry_id])
+        self._inbox.release(stream, [letter.entry_id])
         if moved:
-            self._announcer.announce(
-                EntryDeadLettered(
-                    self._group, stream, letter.entry_id.decode(), letter.reason, letter.error, letter.message
-                )
-            )
-
-
-def letter_of(received: Received, reason: str, error: BaseException | None, now: float) -> DeadLetter:
-    """Return the dead letter that an entry becomes."""
-    trace = "".join(traceback.format_exception(error)) if error is not None else ""
-    return DeadLetter(
-        entry_id=received.id,
-        fields=received.fields,
-        reason=reason,
-        error=type(error).__name__ if error is not None else "",
-        message=str(error)[:MESSAGE_LIMIT] if error is not None else "",
-        trace=trace[-TRACE_LIMIT:],
-        tries=received.tries,
-        first_time=received.first_time,
-        last_time=now,
-    )
+            announce_dead_letter(member, stream, letter)

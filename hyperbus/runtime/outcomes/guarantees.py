@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from hyperbus.clock import Seconds
 from hyperbus.declaration.outcome import DeadLettered, Retried
 from hyperbus.errors import BusUnavailable, ServerError
-from hyperbus.runtime.in_flight.inbox import Inbox, Received
-from hyperbus.transport import Streams
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.outcomes.acker import Acker
+from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter
+from hyperbus.runtime.outcomes.parked_entries import ParkedEntries
+from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
 
-#: Makes an entry a dead letter: the entry, the reason, the error.
-Bury = Callable[[Received, str, BaseException | None], None]
-#: Lets an entry be tried again, after this long.
-TryAgain = Callable[[Received, Seconds], None]
-#: Lets go of entries of a stream that are done with.
-LetGo = Callable[[str, Iterable[bytes]], None]
-
-
-class Elsewhere(Protocol):
-    """Where parked entries end; see `parker.Parker`."""
-
-    def again(self, received: Received, after: Seconds) -> None:
-        """Let one be tried again."""
-
-    def bury(self, received: Received, reason: str, error: BaseException | None) -> None:
-        """Make one a dead letter."""
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
 
 
-class Endings(Protocol):
-    """What the executor tells of each delivery."""
+class Guarantee(Protocol):
+    """What becomes of each delivery, by what a consumer was promised."""
 
     async def before(self, received: Sequence[Received]) -> None:
         """Prepare: the handler is about to run. Called only where acks come first."""
@@ -46,69 +36,75 @@ class Endings(Protocol):
         """Take a delivery that is given up."""
 
 
-class GroupEndings:
-    """At least once: acked when the handler is done."""
+class AtLeastOnce:
+    """Acked when the handler is done. An entry is pending or parked, and ends where it is."""
 
-    def __init__(self, ack: Callable[[str, list[bytes]], None], retry: TryAgain, bury: Bury) -> None:
-        self._ack = ack
-        self._retry = retry
-        self._bury = bury
+    def __init__(
+        self, acker: Acker, retries: RetryScheduler, dead_letters: DeadLetterWriter, parked: ParkedEntries
+    ) -> None:
+        self._acker = acker
+        self._retries = retries
+        self._dead_letters = dead_letters
+        self._parked = parked
 
     async def before(self, received: Sequence[Received]) -> None:
         """Do nothing: the ack comes last."""
 
     def acked(self, received: Sequence[Received]) -> None:
-        """Ack them."""
-        for stream, ids in _ids_by_stream(received).items():
-            self._ack(stream, ids)
+        """Ack what is pending, finish what is parked."""
+        for stream, ids in _ids_by_stream(self._parked.finish(received)).items():
+            self._acker.add(stream, ids)
 
     def retried(self, received: Received, outcome: Retried) -> None:
         """Let it wait for its next try."""
-        self._retry(received, outcome.after)
+        if received.parked:
+            self._parked.try_again(received, outcome.after)
+        else:
+            self._retries.add(received, outcome.after)
 
     def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
         """Make it a dead letter."""
-        self._bury(received, outcome.reason, outcome.error)
+        _dead_letter(received, outcome, self._dead_letters, self._parked)
 
 
-class AckFirstEndings:
-    """At most once: acked before the handler begins."""
+class AtMostOnce:
+    """Acked before the handler begins, so that nothing is handled twice."""
 
-    def __init__(self, streams: Streams, group: str, let_go: LetGo, bury: Bury) -> None:
-        self._streams = streams
-        self._group = group
-        self._let_go = let_go
-        self._bury = bury
+    def __init__(self, member: Member, inbox: Inbox, dead_letters: DeadLetterWriter, parked: ParkedEntries) -> None:
+        self._member = member
+        self._inbox = inbox
+        self._dead_letters = dead_letters
+        self._parked = parked
 
     async def before(self, received: Sequence[Received]) -> None:
         """Ack, and wait until the server has it."""
-        acks = [(stream, self._group, ids) for stream, ids in _ids_by_stream(received).items()]
-        pause = 0.05
+        member, pause = self._member, _FIRST_PAUSE
+        acks = [(stream, member.group, ids) for stream, ids in _ids_by_stream(received).items()]
         while True:
             try:
-                await self._streams.ack(acks)
+                await member.streams.ack(acks)
                 return
             except BusUnavailable:
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
+                pause = min(pause * 2, _LONGEST_PAUSE)
             except ServerError:
                 return  # the stream is no stream any more: nothing of it is pending, so nothing comes twice
 
     def acked(self, received: Sequence[Received]) -> None:
-        """Let go of them."""
-        for stream, ids in _ids_by_stream(received).items():
-            self._let_go(stream, ids)
+        """Release them; what is parked ends only now."""
+        for stream, ids in _ids_by_stream(self._parked.finish(received)).items():
+            self._inbox.release(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
-        """Let go of it: it is acked, and never tried again."""
-        self._let_go(received.stream, [received.id])
+        """Release it: it is acked, and never tried again."""
+        self.acked([received])
 
     def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
         """Make it a dead letter: it never reached its handler."""
-        self._bury(received, outcome.reason, outcome.error)
+        _dead_letter(received, outcome, self._dead_letters, self._parked)
 
 
-class CursorEndings:
+class BestEffort:
     """No promises: seen is done."""
 
     def __init__(self, inbox: Inbox) -> None:
@@ -118,29 +114,26 @@ class CursorEndings:
         """Do nothing: there is no ack."""
 
     def acked(self, received: Sequence[Received]) -> None:
-        """Let go of them."""
+        """Release them."""
         for stream, ids in _ids_by_stream(received).items():
-            self._inbox.let_go(stream, ids)
+            self._inbox.release(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
-        """Let go of it."""
-        self._inbox.let_go(received.stream, [received.id])
+        """Release it."""
+        self._inbox.release(received.stream, [received.id])
 
     def dead_lettered(self, received: Received, _outcome: DeadLettered, /) -> None:
-        """Let go of it."""
-        self._inbox.let_go(received.stream, [received.id])
+        """Release it."""
+        self._inbox.release(received.stream, [received.id])
 
 
-def by_place(retry: TryAgain, bury: Bury, parked: Elsewhere) -> tuple[TryAgain, Bury]:
-    """Return `retry` and `bury` for entries of both kinds: pending ones, as given, and parked ones."""
-
-    def retry_any(received: Received, after: Seconds) -> None:
-        (parked.again if received.parked else retry)(received, after)
-
-    def bury_any(received: Received, reason: str, error: BaseException | None) -> None:
-        (parked.bury if received.parked else bury)(received, reason, error)
-
-    return retry_any, bury_any
+def _dead_letter(
+    received: Received, outcome: DeadLettered, dead_letters: DeadLetterWriter, parked: ParkedEntries
+) -> None:
+    if received.parked:
+        parked.dead_letter(received, outcome.reason, outcome.error)
+    else:
+        dead_letters.add(received, outcome.reason, outcome.error)
 
 
 def _ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:

@@ -1,19 +1,24 @@
-"""Takes parked entries when they are due, and tells the server how they ended. Parking them is the retrier's work."""
+"""Takes parked entries when they are due, and tells the server how they ended. The retry scheduler parks them."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from hyperbus.clock import Clock, Seconds
+from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError, ServerError
-from hyperbus.runtime.in_flight.inbox import Inbox, Received
-from hyperbus.signals import Announcer, EntryDeadLettered
-from hyperbus.transport import DeadLetter, Parked, Streams, Transport
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import Received, by_stream, take_from_parked
+from hyperbus.runtime.outcomes.dead_letter import announce_dead_letter, letter_of
+from hyperbus.runtime.poison.start_counts import StartCounts
+from hyperbus.signals import Acknowledged
+from hyperbus.transport import DeadLetter, Parked, Records, Streams, Transport
 
 #: How long an entry is held without a sign from its worker, in times that a worker counts as alive.
 LEASE_TTLS = 1.5
@@ -27,11 +32,9 @@ _PAUSE: Seconds = 0.5
 _INNOCENT = 1
 
 ItemT = TypeVar("ItemT")
-#: Makes the dead letter of an entry: the entry, the reason, the error, the time.
-LetterOf = Callable[[Received, str, BaseException | None, float], DeadLetter]
 
 
-class Parker:
+class ParkedEntries:
     """Holds parked entries while they are handled.
 
     1. Looks when the next entry is due, takes it for a lease, and puts it into the inbox as far as there is room.
@@ -42,31 +45,15 @@ class Parker:
     """
 
     def __init__(
-        self,
-        streams: Streams,
-        group: str,
-        consumer: str,
-        inbox: Inbox,
-        clock: Clock,
-        *,
-        announcer: Announcer,
-        lease: Seconds,
-        server_time: Callable[[], Awaitable[float]],
-        names: Callable[[], Sequence[str]],
-        type_in: Callable[[str], str],
-        letter_of: LetterOf,
+        self, member: Member, inbox: Inbox, stream_set: StreamSet, records: Records, *, lease: Seconds
     ) -> None:
-        self._streams = streams
-        self._group = group
-        self._consumer = consumer
+        self._member = member
         self._inbox = inbox
-        self._announcer = announcer
-        self._clock = clock
+        self._stream_set = stream_set
+        self._records = records
         self._lease = lease
-        self._server_time = server_time
-        self._names = names
-        self._type_in = type_in
-        self._letter_of = letter_of
+        #: Takings are counted apart from what is begun alone.
+        self._takings = StartCounts.of_takings(member)
         self._held: dict[str, dict[bytes, Received]] = {}
         self._lock = threading.Lock()  # of what is held: two threads look
         self._loop = asyncio.get_running_loop()
@@ -82,22 +69,28 @@ class Parker:
 
     # -- how deliveries end
 
-    def let_go(self, stream: str, ids: Iterable[bytes]) -> None:
-        """Let the inbox forget entries that are done with, parked ones and others; the parked ones are finished."""
-        ids = list(ids)
-        held = self._held.get(stream)
-        if held and (finished := [entry_id for entry_id in ids if entry_id in held]):
-            self._finished.setdefault(stream, []).extend(finished)
-            self._changed.set()
-        self._inbox.let_go(stream, ids)
+    def finish(self, received: Sequence[Received]) -> Sequence[Received]:
+        """Finish those of these entries that are parked and done with; return the others."""
+        if not self._held:
+            return received
+        done: list[Received] = []
+        others: list[Received] = []
+        for item in received:
+            (done if item.id in self._held.get(item.stream, ()) else others).append(item)
+        if not done:
+            return received
+        for stream, items in by_stream(done).items():
+            self._finished.setdefault(stream, []).extend(item.id for item in items)
+        self._changed.set()
+        return others
 
-    def again(self, received: Received, after: Seconds) -> None:
+    def try_again(self, received: Received, after: Seconds) -> None:
         """Give an entry back, to be tried again in `after` seconds by whoever takes it then."""
         self._give_back(received, received.tries, after)
 
-    def bury(self, received: Received, reason: str, error: BaseException | None) -> None:
+    def dead_letter(self, received: Received, reason: str, error: BaseException | None) -> None:
         """Let an entry become a dead letter soon."""
-        letter = self._letter_of(received, reason, error, self._clock.now())
+        letter = letter_of(received, reason, error, self._member.clock.now())
         self._letters.append((received.stream, letter))
         self._changed.set()
 
@@ -149,7 +142,7 @@ class Parker:
             try:
                 await self._tell()
             except HyperbusError:
-                await self._clock.sleep(_PAUSE)
+                await self._member.clock.sleep(_PAUSE)
                 continue
             if self._closing and not (self._finished or self._given_back or self._letters):
                 return
@@ -173,10 +166,10 @@ class Parker:
 
     async def _take_due(self) -> Seconds:
         """Take what is due; return how long there is nothing more to take."""
-        names = tuple(self._names())
+        names, member = self._stream_set.names, self._member
         if not names:
             return LOOK
-        moments = await self._streams.next_parked([(name, self._group) for name in names])
+        moments = await member.streams.next_parked([(name, member.group) for name in names])
         parked = {name: moment for name, moment in zip(names, moments, strict=True) if moment is not None}
         if not parked:
             return LOOK
@@ -192,25 +185,19 @@ class Parker:
         return min(LOOK, idle) + random.uniform(0.0, 0.02)  # noqa: S311 - not every worker at once
 
     async def _take_from(self, stream: str, room: int, now: float) -> None:
-        asked = self._clock.monotonic()
-        taken = await self._streams.take_parked(
-            stream, self._group, self._consumer, now=now, lease=self._lease, count=room
+        member = self._member
+        asked = member.clock.monotonic()
+        taken = await member.streams.take_parked(
+            stream, member.group, member.consumer, now=now, lease=self._lease, count=room
         )
         new = [entry for entry in taken if not self._inbox.holds(stream, entry.entry_id)]
         if not new:
             return
-        event_type = self._type_in(stream)
-        received = [
-            Received(
-                stream, event_type, entry.entry_id, entry.fields, len(entry.fields[-1]) if entry.fields else 0,
-                entry.first_time, tries=entry.tries + 1, alone=True, parked=True,
-            )
-            for entry in new
-        ]  # fmt: skip
+        received = take_from_parked(stream, self._stream_set.type_in(stream), new)
         with self._lock:
             held = self._held.setdefault(stream, {})
             held.update((item.id, item) for item in received)
-        if self._clock.monotonic() - asked > self._lease / 2:  # the answer came late, or the event loop was blocked
+        if member.clock.monotonic() - asked > self._lease / 2:  # the answer came late, or the event loop was blocked
             await self._make_sure(stream, received)
         await self._suspect(stream, new, received, now)
         self._inbox.put(stream, [item for item in received if held.get(item.id) is item])
@@ -219,7 +206,7 @@ class Parker:
         """Find out which leases are still ours, and forget the others."""
         items = {item.id: item for item in received}
         try:
-            lost = await self._renew(self._streams, stream, items, await self._now())
+            lost = await self._renew(self._member.streams, stream, items, await self._now())
         except HyperbusError:
             self._lose(stream, received)  # nobody handles them here: their leases have to end
             raise
@@ -231,26 +218,22 @@ class Parker:
         if not late:
             return
         with suppress(HyperbusError):
-            counts = await self._streams.suspect(stream, self._takings, [item.id for item in late])
+            counts = await self._takings.count(stream, [item.id for item in late])
             for item, count in zip(late, counts, strict=True):
-                item.suspect = count > _INNOCENT
+                if count > _INNOCENT:
+                    item.suspected()
                 self._counted.add((stream, item.id))
-
-    @property
-    def _takings(self) -> str:
-        """The name under which takings are counted, apart from what is begun alone; no group has a colon in it."""
-        return f"{self._group}:parked"
 
     async def _now(self) -> float:
         """Return the server's time, and remember how the clock here differs from it."""
-        now = await self._server_time()
-        self._offset = now - self._clock.now()
+        now = await self._records.server_time()
+        self._offset = now - self._member.clock.now()
         return now
 
     # -- telling the server
 
     def _give_back(self, received: Received, tries: int, after: Seconds) -> None:
-        due = self._clock.now() + self._offset + after
+        due = self._member.clock.now() + self._offset + after
         self._given_back.setdefault(received.stream, []).append((received.id, tries, due))
         self._changed.set()
 
@@ -258,9 +241,9 @@ class Parker:
         self, streams: Streams, stream: str, items: Mapping[bytes, Received], now: float
     ) -> list[Received]:
         """Renew leases; return what is another worker's by now, or nobody's."""
-        ids = list(items)
+        ids, member = list(items), self._member
         try:
-            kept = await streams.renew_parked(stream, self._group, self._consumer, ids, now=now, lease=self._lease)
+            kept = await streams.renew_parked(stream, member.group, member.consumer, ids, now=now, lease=self._lease)
         except ServerError:
             return []  # what cannot be renewed is handled, and perhaps handled again
         return [items[entry_id] for entry_id, is_kept in zip(ids, kept, strict=True) if not is_kept]
@@ -278,45 +261,43 @@ class Parker:
         Raises:
             BusUnavailable: the server is away; what it was not told is kept.
         """
+        member = self._member
         while self._finished:
             stream, ids = _pick(self._finished)
             with suppress(ServerError):  # whatever lies there is no parked entry
-                await self._streams.finish_parked(stream, self._group, self._consumer, ids)
+                await member.streams.finish_parked(stream, member.group, member.consumer, ids)
             _strike(self._finished, stream, len(ids))
             await self._end(stream, ids)
+            member.announcer.announce(Acknowledged(member.group, len(ids)))
         while self._given_back:
             stream, changes = _pick(self._given_back)
             with suppress(ServerError):
-                await self._streams.reschedule_parked(stream, self._group, self._consumer, changes)
+                await member.streams.reschedule_parked(stream, member.group, member.consumer, changes)
             _strike(self._given_back, stream, len(changes))
             await self._end(stream, [entry_id for entry_id, _, _ in changes])
             self._look.set()
         while self._letters:
-            await self._bury_first()
+            await self._dead_letter_first()
 
-    async def _bury_first(self) -> None:
-        stream, letter = self._letters[0]
+    async def _dead_letter_first(self) -> None:
+        member, (stream, letter) = self._member, self._letters[0]
         moved = False
         with suppress(ServerError):
-            (moved,) = await self._streams.bury_parked(stream, self._group, self._consumer, [letter])
+            (moved,) = await member.streams.bury_parked(stream, member.group, member.consumer, [letter])
         self._letters.pop(0)
         await self._end(stream, [letter.entry_id])
         if moved:
-            self._announcer.announce(
-                EntryDeadLettered(
-                    self._group, stream, letter.entry_id.decode(), letter.reason, letter.error, letter.message
-                )
-            )
+            announce_dead_letter(member, stream, letter)
 
     async def _end(self, stream: str, ids: Sequence[bytes]) -> None:
         """Forget entries that have ended."""
         self._forget(stream, ids)
-        self._inbox.let_go(stream, ids)
+        self._inbox.release(stream, ids)
         counted = [entry_id for entry_id in ids if (stream, entry_id) in self._counted]
         self._counted.difference_update((stream, entry_id) for entry_id in counted)
         if counted:
             with suppress(HyperbusError):
-                await self._streams.clear_suspects(stream, self._takings, counted)
+                await self._takings.forget(stream, counted)
 
     def _forget(self, stream: str, ids: Iterable[bytes]) -> None:
         with self._lock:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-from hyperbus.clock import Clock, Seconds
+from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
-from hyperbus.runtime.in_flight.inbox import Received
-from hyperbus.transport import Parked, Streams
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.key_order import KeyOrder
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
+from hyperbus.runtime.in_flight.received import Received, by_stream
+from hyperbus.transport import Parked
 
 #: Waits that are longer leave the pending list.
 PARK_AFTER: Seconds = 60.0
@@ -23,8 +27,8 @@ _LONGEST_SLEEP: Seconds = 3600.0
 _Key = tuple[str, bytes]
 
 
-class Retrier:
-    """Hands deliveries back when their time has come.
+class RetryScheduler:
+    """Requeues deliveries when their time has come.
 
     1. The count of tries and the due time are written to the server when a wait begins, and the due time is taken
        back before the next try begins: an entry that has a schedule is one whose next try nobody began.
@@ -33,52 +37,26 @@ class Retrier:
        it is due. A server out of memory refuses that: then the entry stays pending and waits here.
     4. An entry that turns out to be another worker's is dropped.
 
-    Without the server an entry is handed back all the same; only a crash then costs it a try, or its wait.
+    Without the server an entry is requeued all the same; only a crash then costs it a try, or its wait.
     """
 
-    def __init__(
-        self,
-        streams: Streams,
-        group: str,
-        consumer: str,
-        clock: Clock,
-        *,
-        hand_back: Callable[[Received], None],
-        hold: Callable[[str, Sequence[Received]], Sequence[Received]],
-        let_go: Callable[[str, Iterable[bytes]], None],
-        lost: Callable[[], None],
-        ordered: bool = False,
-        reserve: Callable[[Received], bool] | None = None,
-    ) -> None:
+    def __init__(self, member: Member, inbox: Inbox, doubt: PendingDoubt, order: KeyOrder | None) -> None:
         """Make one.
 
         Args:
-            streams: where the entries are.
-            group: the consumer group.
-            consumer: this worker's name.
-            clock: tells the time.
-            hand_back: takes an entry whose time has come; the inbox held it all the while.
-            hold: lets the inbox hold entries without handing them out; returns those that it did not hold.
-            let_go: lets the inbox forget entries.
-            lost: is told that an entry was another worker's: what this one holds should be asked for again.
-            ordered: the consumer keeps an order: no wait is parked, as others of the key have to wait as well.
-            reserve: where an order is kept, reserves the turn of its key for an entry that waits without having been
-                handed over here before; tells whether it has the turn. One that has not is handed out when it gets
-                it. Without this, such entries are handed over at once, in their order.
+            member: whose deliveries they are.
+            inbox: holds them all the while, and hands them out when their time has come.
+            doubt: arises where an entry turns out to be another worker's: what this one holds has to be asked for.
+            order: the order of keys, where one is kept. Then no wait is parked, as others of the key have to wait as
+                well, and an entry that waits without having been handed over here before reserves its place.
         """
-        self._streams = streams
-        self._group = group
-        self._consumer = consumer
-        self._clock = clock
-        self._hand_back = hand_back
-        self._hold = hold
-        self._let_go = let_go
-        self._lost = lost
-        self._ordered = ordered
-        self._reserve = reserve
+        self._member = member
+        self._inbox = inbox
+        self._doubt = doubt
+        self._order = order
         self._waiting: dict[_Key, Received] = {}
         self._heap: list[tuple[float, int, Received]] = []
-        self._order = itertools.count()
+        self._sequence = itertools.count()
         #: Due times, since the epoch, that the server does not know yet.
         self._unsaved: dict[_Key, float] = {}
         self._save_at = float("-inf")
@@ -86,10 +64,9 @@ class Retrier:
 
     def add(self, received: Received, after: Seconds) -> None:
         """Let a delivery be tried again in `after` seconds."""
-        received.tries += 1
-        received.alone = True
+        received.retried()
         self._wait(received, after)
-        self._unsaved[_key(received)] = self._clock.now() + after
+        self._unsaved[_key(received)] = self._member.clock.now() + after
         self._changed.set()
 
     def waiting(self) -> list[Received]:
@@ -109,30 +86,27 @@ class Retrier:
         scheduled = [item for item in asked if item.id in due_times]
         if not scheduled:
             return list(items)
-        now = self._clock.now()
+        now = self._member.clock.now()
         for item in scheduled:
-            item.tries = max(2, item.tries - claimed)
-            item.alone, item.suspect = True, False
+            item.resumed(claimed=claimed)
         waits = {item.id: due_times[item.id] - now for item in scheduled if due_times[item.id] > now}
-        if self._ordered and self._reserve is None:
-            waits = {}
-        for item in self._hold(stream, [item for item in scheduled if item.id in waits]):
-            if self._reserve is None or self._reserve(item):
+        for item in self._inbox.hold(stream, [item for item in scheduled if item.id in waits]):
+            if self._order is None or self._order.reserve(item):
                 self._wait(item, waits[item.id])
-                if waits[item.id] > PARK_AFTER and not self._ordered:
+                if waits[item.id] > PARK_AFTER and self._order is None:
                     self._unsaved[_key(item)] = due_times[item.id]
         self._changed.set()
         begun = [item.id for item in scheduled if item.id not in waits]
         if begun:
-            await self._streams.forget_retries(stream, self._group, begun)
+            await self._member.streams.forget_retries(stream, self._member.group, begun)
         return [item for item in items if item.id not in waits]
 
     async def run(self) -> None:
-        """Hand back until cancelled."""
+        """Requeue what is due until cancelled."""
         while True:
-            if self._unsaved and self._save_at <= self._clock.monotonic():
+            if self._unsaved and self._save_at <= self._member.clock.monotonic():
                 await self._save()
-            await self._hand_back_due()
+            await self._requeue_due()
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._idle()):
@@ -144,29 +118,29 @@ class Retrier:
 
     def _wait(self, received: Received, after: Seconds) -> None:
         self._waiting[_key(received)] = received
-        heapq.heappush(self._heap, (self._clock.monotonic() + after, next(self._order), received))
+        heapq.heappush(self._heap, (self._member.clock.monotonic() + after, next(self._sequence), received))
 
     def _idle(self) -> Seconds:
         """Return how long there is nothing to do, unless something is added."""
         moments = [self._heap[0][0]] if self._heap else []
         if self._unsaved:
             moments.append(self._save_at)
-        return max(0.0, min((moment - self._clock.monotonic() for moment in moments), default=_LONGEST_SLEEP))
+        return max(0.0, min((moment - self._member.clock.monotonic() for moment in moments), default=_LONGEST_SLEEP))
 
-    async def _hand_back_due(self) -> None:
-        now = self._clock.monotonic()
+    async def _requeue_due(self) -> None:
+        now = self._member.clock.monotonic()
         due: list[Received] = []
         while self._heap and self._heap[0][0] <= now:
             received = heapq.heappop(self._heap)[2]
             if self._waiting.get(_key(received)) is received:
                 due.append(received)
         with suppress(HyperbusError):  # failing makes a crash in the next try look like one before it
-            for stream, items in _by_stream(due).items():
-                await self._streams.forget_retries(stream, self._group, [item.id for item in items])
+            for stream, items in by_stream(due).items():
+                await self._member.streams.forget_retries(stream, self._member.group, [item.id for item in items])
         for received in reversed(due):  # each goes before all others
             self._unsaved.pop(_key(received), None)
             if self._waiting.pop(_key(received), None) is not None:
-                self._hand_back(received)
+                self._inbox.requeue(received)
 
     # -- schedules on the server
 
@@ -175,7 +149,7 @@ class Retrier:
             return {}
         ids = [item.id for item in items]
         try:
-            found = await self._streams.retry_times(stream, self._group, ids)
+            found = await self._member.streams.retry_times(stream, self._member.group, ids)
         except ServerError:
             return {}  # whatever lies there is no schedule
         return {entry_id: due for entry_id, due in zip(ids, found, strict=True) if due is not None}
@@ -183,13 +157,13 @@ class Retrier:
     async def _save(self) -> None:
         """Tell the server of waits that it does not know of; what it does not hear is told it again later."""
         unsaved, self._unsaved = self._unsaved, {}
-        for stream, items in _by_stream(self._waiting[key] for key in unsaved if key in self._waiting).items():
+        for stream, items in by_stream(self._waiting[key] for key in unsaved if key in self._waiting).items():
             due = {item.id: unsaved.pop(_key(item)) for item in items}
             try:
                 left = await self._park(stream, items, due)
                 await self._schedule(stream, left, due)
             except BusUnavailable:
-                self._save_at = self._clock.monotonic() + _PAUSE
+                self._save_at = self._member.clock.monotonic() + _PAUSE
                 again = {(stream, entry_id): moment for entry_id, moment in due.items()}
                 self._unsaved = {**unsaved, **again, **self._unsaved}
                 return
@@ -198,13 +172,13 @@ class Retrier:
 
     async def _park(self, stream: str, items: Sequence[Received], due: dict[bytes, float]) -> list[Received]:
         """Park what waits long; return what stays pending."""
-        limit = self._clock.now() + PARK_AFTER
-        long = [item for item in items if not self._ordered and due[item.id] > limit]
+        limit = self._member.clock.now() + PARK_AFTER
+        long = [item for item in items if self._order is None and due[item.id] > limit]
         if not long:
             return list(items)
         entries = [Parked(item.id, item.fields, item.tries - 1, item.first_time, due[item.id]) for item in long]
         try:
-            parked = await self._streams.park(stream, self._group, self._consumer, entries)
+            parked = await self._member.streams.park(stream, self._member.group, self._member.consumer, entries)
         except ServerError:
             return list(items)
         gone = {item.id for item, is_parked in zip(long, parked, strict=True) if is_parked}
@@ -214,26 +188,19 @@ class Retrier:
     async def _schedule(self, stream: str, items: Sequence[Received], due: dict[bytes, float]) -> None:
         if not items:
             return
-        written = await self._streams.schedule_retries(
-            stream, self._group, self._consumer, [(item.id, item.tries, due[item.id]) for item in items]
+        written = await self._member.streams.schedule_retries(
+            stream, self._member.group, self._member.consumer, [(item.id, item.tries, due[item.id]) for item in items]
         )
         lost = {item.id for item, is_written in zip(items, written, strict=True) if not is_written}
-        if lost and not self._ordered:  # what waits behind it for its turn would wait for ever
+        if lost and self._order is None:  # what waits behind it would wait for ever
             self._drop(stream, lost)
-            self._lost()
+            self._doubt.arise_urgently()
 
     def _drop(self, stream: str, ids: set[bytes]) -> None:
         for entry_id in ids:
             self._waiting.pop((stream, entry_id), None)
-        self._let_go(stream, ids)
+        self._inbox.release(stream, ids)
 
 
 def _key(received: Received) -> _Key:
     return received.stream, received.id
-
-
-def _by_stream(items: Iterable[Received]) -> dict[str, list[Received]]:
-    found: dict[str, list[Received]] = {}
-    for item in items:
-        found.setdefault(item.stream, []).append(item)
-    return found

@@ -1,4 +1,4 @@
-"""Having the process to oneself: if it dies while one suspect entry runs alone, the entry is what killed it."""
+"""Having the process to itself: if it dies while one suspect entry runs alone, the entry is what killed it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def patience_for(tries: int) -> Seconds:
     return min(PATIENCE * 2.0 ** min(max(tries - 1, 2), 10), LONGEST)
 
 
-class Solitude:
+class Isolation:
     """Shared by all workers of a process. Time is cut into windows, in which suspects run, and rests.
 
-    1. A window opens when a suspect waits: handlers that run go on, and none begins while solitude is `wanted`.
+    1. A window opens when a suspect waits: handlers that run go on, and none begins while isolation is `wanted`.
     2. Once none runs, suspects run one after another, for `PATIENCE` or as long as was waited for that.
     3. A rest follows that is as long as the window was, so that others have at least half of the time.
     4. When handlers go on for longer than is waited, the next window waits twice as long, up to the suspect's

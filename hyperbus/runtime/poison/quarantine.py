@@ -1,182 +1,141 @@
-"""What is known of entries that may kill their process, when one has its turn, and when one is judged."""
+"""Entries that may kill their process: kept aside, and let run alone, one at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
 
-from hyperbus.clock import Clock, Seconds
+from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
-from hyperbus.runtime.in_flight.inbox import Inbox, Received
-from hyperbus.runtime.poison.isolation import Solitude, patience_for
-from hyperbus.signals import Announcer, SuspectRuns
-from hyperbus.transport import Streams
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.poison.isolation import Isolation, patience_for
+from hyperbus.runtime.poison.start_counts import PoisonError, StartCounts
+from hyperbus.signals import SuspectRuns
 
-#: Deaths of a process while an entry ran alone in it, after which the entry is not begun again.
-MOST_DEATHS = 2
-#: Deliveries up to which an entry is no suspect: its first, and the one after its first worker died.
-INNOCENT = 2
 #: How long to wait until the server is asked again to forget what must not be held against an entry.
 _PAUSE: Seconds = 0.5
 
 
-class PoisonError(HyperbusError):
-    """An entry killed the process that handled it, each time it ran alone."""
+class Quarantine:
+    """Keeps the suspects of one worker aside, so that no lane waits for their sake, and admits one at a time.
 
-
-class Suspects:
-    """Counts, on the server, how often entries of one group were begun alone."""
-
-    def __init__(self, streams: Streams, group: str) -> None:
-        self._streams = streams
-        self._group = group
-
-    async def begin(self, received: Received) -> PoisonError | None:
-        """Count that an entry is begun alone; return the judgement where it died too often before.
-
-        Raises:
-            HyperbusError: the server is away or refuses; it was perhaps counted.
-        """
-        (begun,) = await self._streams.suspect(received.stream, self._group, [received.id])
-        if begun <= MOST_DEATHS:
-            return None
-        return PoisonError(f"the process died {MOST_DEATHS} times while this entry ran alone in it")
-
-    async def clear(self, received: Received) -> bool:
-        """Forget an entry that was handled, or judged, and killed nobody; tell whether the server has heard."""
-        try:
-            await self._streams.clear_suspects(received.stream, self._group, [received.id])
-        except HyperbusError:
-            return False  # what is left counts against it only if its process dies again, and is forgotten in the end
-        return True
-
-
-class SuspectQueue:
-    """Keeps the suspects of one worker aside, so that no lane waits for their sake, and gives each its turn.
-
-    1. A suspect's turn begins when no handler runs in the process. It is counted, goes back into the inbox, and the
-       lane that takes it there runs it, while `turn` names it.
+    1. A suspect is admitted when no handler runs in the process. It is counted, goes back into the inbox, and the
+       lane that takes it there runs it, while `admitted` names it.
     2. One that runs for longer than it may keep others waiting is cleared, and others begin beside it.
     3. Where handlers go on for too long, suspects go back into the inbox and run beside them, uncounted.
-    4. They have their turns in any order: else one that takes long, and comes first after each death, could keep the
+    4. They are admitted in any order: else one that takes long, and comes first after each death, could keep the
        guilty one from ever being alone.
     """
 
-    def __init__(
-        self,
-        suspects: Suspects,
-        solitude: Solitude,
-        inbox: Inbox,
-        clock: Clock,
-        announcer: Announcer,
-        *,
-        group: str,
-        judge: Callable[[Received, PoisonError], None],
-    ) -> None:
-        self._announcer = announcer
-        self._group = group
-        self._suspects = suspects
-        self._solitude = solitude
+    def __init__(self, member: Member, starts: StartCounts, isolation: Isolation, inbox: Inbox) -> None:
+        self._member = member
+        self._starts = starts
+        #: Shared by all workers of the process.
+        self.isolation = isolation
         self._inbox = inbox
-        self._clock = clock
-        self._judge = judge
         self._aside: list[Received] = []
         self._added = asyncio.Event()
         self._ended = asyncio.Event()
         self._taken = False
         #: The suspect that has the process to itself.
-        self.turn: Received | None = None
+        self.admitted: Received | None = None
+        #: Entries that were found to be poison, for whoever makes dead letters of them.
+        self.judged: asyncio.Queue[tuple[Received, PoisonError]] = asyncio.Queue()
 
     def add(self, received: Received) -> None:
-        """Set a suspect aside; it is not begun before its turn."""
+        """Set a suspect aside; it is not begun before it is admitted."""
         self._aside.append(received)
         self._added.set()
 
     def close(self) -> list[Received]:
-        """Return, and forget, those that had no turn; lanes that wait for the end of a window look again."""
+        """Return, and forget, those that were not admitted; lanes that wait for the end of a window look again."""
         left, self._aside = self._aside, []
         if not self._taken:
-            self.end_turn()  # no lane takes it any more
-        self._solitude.call()
+            self.end_admitted()  # no lane takes it any more
+        self.isolation.call()
         return left
 
     def instead(self, received: Received) -> Received | None:
-        """Put an entry back that must not begin now; return the one whose turn it is, once."""
-        if received is not self.turn:
-            self._inbox.put_back(received)
-            return self.take_turn()
+        """Put an entry back that must not begin now; return the admitted one, once."""
+        if received is not self.admitted:
+            self._inbox.requeue(received)
+            return self.take_admitted()
         self._taken = True
         return received
 
-    def take_turn(self) -> Received | None:
-        """Take the entry whose turn it is, wherever it lies in the inbox; None when there is none, or it was taken."""
+    def take_admitted(self) -> Received | None:
+        """Take the admitted entry, wherever it lies in the inbox; None when there is none, or it was taken."""
         passed: list[Received] = []
         found = None
-        while self.turn is not None and not self._taken and (item := self._inbox.take()) is not None:
-            if item is self.turn:
+        while self.admitted is not None and not self._taken and (item := self._inbox.take()) is not None:
+            if item is self.admitted:
                 self._taken, found = True, item
             else:
                 passed.append(item)
         for item in reversed(passed):
-            self._inbox.put_back(item)
+            self._inbox.requeue(item)
         return found
 
-    def end_turn(self) -> None:
-        """Hear that the entry whose turn it is was handled."""
-        self.turn = None
+    def end_admitted(self) -> None:
+        """Hear that the admitted entry was handled."""
+        self.admitted = None
         self._ended.set()
 
     async def run(self) -> None:
-        """Give suspects their turns until cancelled."""
+        """Admit suspects, one after another, until cancelled."""
         while True:
             while not self._aside:
                 self._added.clear()
                 await self._added.wait()
-            async with self._solitude.alone(max(item.tries for item in self._aside)) as alone:
+            async with self.isolation.alone(max(item.tries for item in self._aside)) as alone:
                 if alone and self._aside:
-                    await self._give_turn(self._aside.pop(random.randrange(len(self._aside))))  # noqa: S311 - an order
+                    await self._admit(self._aside.pop(random.randrange(len(self._aside))))  # noqa: S311 - an order
                 else:
                     self._let_all_begin()
 
     def _let_all_begin(self) -> None:
         aside, self._aside = self._aside, []
         for item in reversed(aside):
-            item.suspect = False
-            self._inbox.put_back(item)
+            item.cleared()
+            self._inbox.requeue(item)
 
-    async def _give_turn(self, received: Received) -> None:
+    async def _admit(self, received: Received) -> None:
         judgement: PoisonError | None = None
         cleared = False
         try:
             with suppress(HyperbusError):  # it runs uncounted: a death too few is better than one too many
-                judgement = await self._suspects.begin(received)
+                judgement = await self._starts.begin(received)
             if judgement is not None:
-                self._judge(received, judgement)
+                self.judged.put_nowait((received, judgement))
             else:
                 await self._have_run(received)
         finally:
-            cleared = await self._suspects.clear(received)  # a handler that is cut off has killed nobody either
+            cleared = await self._starts.clear(received)  # a handler that is cut off has killed nobody either
         while not cleared and judgement is None and not self._ended.is_set():
-            await self._clock.sleep(_PAUSE)  # others would share the guilt for a death that counts against it alone
-            cleared = await self._suspects.clear(received)
+            await self._member.clock.sleep(
+                _PAUSE
+            )  # others would share the guilt for a death that counts against it alone
+            cleared = await self._starts.clear(received)
 
     async def _have_run(self, received: Received) -> None:
         """Let a lane run a suspect; wait for its end, or until it has kept others waiting for too long."""
-        received.suspect = self._taken = False
+        received.cleared()
+        self._taken = False
         self._ended.clear()
-        self.turn = received
+        self.admitted = received
         self._announce(received, alone=True)
-        self._inbox.put_back(received)
-        self._solitude.call()
+        self._inbox.requeue(received)
+        self.isolation.call()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_for(received.tries)):
                     await self._ended.wait()
         finally:
-            self.turn = None
+            self.admitted = None
             self._announce(received, alone=False)
 
     def _announce(self, received: Received, *, alone: bool) -> None:
-        self._announcer.announce(SuspectRuns(self._group, received.stream, received.id.decode(), alone))
+        self._member.announcer.announce(SuspectRuns(self._member.group, received.stream, received.id.decode(), alone))

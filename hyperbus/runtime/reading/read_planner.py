@@ -29,11 +29,11 @@ def share(room: int, streams: int) -> int:
     return max(1, min(room, room * OVERSHOOT // max(1, streams)))
 
 
-class Rota:
-    """Takes turns among the streams that are behind, which are those that had as many entries as they were asked for.
+class ReadPlanner:
+    """Goes round the streams that are behind, which are those that had as many entries as they were asked for.
 
     1. While none is behind, a read asks all streams.
-    2. Else it asks as many of those that are behind as fit, in turns, and every fourth read asks all others.
+    2. Else it asks as many of those that are behind as fit, one after another, and every fourth read asks all others.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Rota:
         self._reads += 1
         if self._reads % OTHERS_EVERY == 0 and (others := self._others(names)):
             return Ask(others, share(room, len(others)), waits=False)
-        turn = tuple(islice(behind, few))
-        return Ask(turn, max(1, room // len(turn)), waits=False)
+        names = tuple(islice(behind, few))
+        return Ask(names, max(1, room // len(names)), waits=False)
 
     def answered(self, ask: Ask, sizes: Mapping[str, int]) -> None:
         """Take what came: how many entries, by stream."""

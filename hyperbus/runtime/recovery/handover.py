@@ -1,15 +1,18 @@
-"""Giving entries that nobody began to handle to another worker of the group, at once."""
+"""Giving entries that nobody began to handle to other workers of the group, at once."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 
 from hyperbus.errors import HyperbusError
-from hyperbus.runtime.in_flight.inbox import Received
-from hyperbus.transport import Streams
+from hyperbus.runtime.coordination.notifier import Notifier
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
+from hyperbus.runtime.in_flight.received import Received, by_stream
+from hyperbus.runtime.recovery.liveness import Liveness
 
 #: The kind of notice that tells a worker that it was given entries.
 HANDED_OVER = b"handed over"
@@ -22,58 +25,66 @@ class HandedOver(msgspec.Struct, frozen=True):
     streams: tuple[str, ...]
 
 
-class HandOver:
-    """Hands entries of one worker over to those of its group that live.
+class Handover:
+    """Hands entries of one worker over to those of its group that live, and hears what was handed over to this one.
 
-    Tries are not raised: nobody tried. What cannot be handed over stays pending, and is claimed once this worker's
-    heartbeat is gone.
+    Tries are not raised: nobody tried. What cannot be handed over stays pending with its count, and is claimed once
+    this worker's heartbeat is gone. In an ordered group all of it does: whoever may read next claims it, in its order.
     """
 
     def __init__(
-        self,
-        streams: Streams,
-        group: str,
-        consumer: str,
-        *,
-        alive: Callable[[Sequence[str]], Awaitable[Sequence[bool]]],
-        give: Callable[[bytes, bytes], Awaitable[None]],
+        self, member: Member, liveness: Liveness, notifier: Notifier, doubt: PendingDoubt, *, ordered: bool
     ) -> None:
-        self._streams = streams
-        self._group = group
-        self._consumer = consumer
-        self._alive = alive
-        self._give = give
+        self._member = member
+        self._liveness = liveness
+        self._notifier = notifier
+        self._doubt = doubt
+        self._ordered = ordered
 
-    async def run(self, received: Sequence[Received]) -> list[Received]:
-        """Hand entries over; return those that were not."""
-        by_stream: dict[str, list[Received]] = {}
-        for item in received:
-            by_stream.setdefault(item.stream, []).append(item)
+    async def give(self, received: Sequence[Received]) -> None:
+        """Hand entries over; those that cannot be keep the count that they had before they came here."""
+        left = received if self._ordered else await self.share_out(received)
+        member = self._member
+        with suppress(HyperbusError):  # failing costs these entries a try
+            for stream, items in by_stream(left).items():
+                counts = [(item.id, item.tries - 1) for item in items]
+                await member.streams.set_delivery_counts(stream, member.group, member.consumer, counts)
+
+    def hear(self, notice: bytes) -> None:
+        """Take a notice of entries that were handed over: if it was to this worker, it looks for them at once."""
+        with suppress(msgspec.MsgspecError):  # anybody can write a notice
+            if msgspec.json.decode(notice, type=HandedOver).to == self._member.consumer:
+                self._doubt.arise_urgently()
+
+    async def share_out(self, received: Sequence[Received]) -> list[Received]:
+        """Share entries out among the living; return those that nobody took."""
         given: dict[str, list[str]] = {}
         left: list[Received] = []
-        for stream, items in by_stream.items():
+        for stream, items in by_stream(received).items():
             try:
-                peers = await self._peers(stream)
-                share = -(-len(items) // len(peers)) if peers else 0
-                for peer, part in zip(peers, _parts(items, share), strict=False):
-                    given.setdefault(peer, []).append(stream)
-                    counts = [(item.id, item.tries) for item in part]
-                    await self._streams.hand_over(stream, self._group, self._consumer, peer, counts)
+                if not await self._share_out_stream(stream, items, given):
+                    left += items
             except HyperbusError:
                 left += items  # what was handed over all the same is no longer ours, and not counted back
-            else:
-                left += () if peers else items
         for peer, streams in given.items():
             with suppress(HyperbusError):  # it finds them itself, only later
-                await self._give(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
+                await self._notifier.notify(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
         return left
 
+    async def _share_out_stream(self, stream: str, items: Sequence[Received], given: dict[str, list[str]]) -> bool:
+        """Share out entries of one stream, and note in `given` who was; False: there is nobody."""
+        member, peers = self._member, await self._peers(stream)
+        if not peers:
+            return False
+        share = -(-len(items) // len(peers))
+        for peer, start in zip(peers, range(0, len(items), share), strict=False):
+            given.setdefault(peer, []).append(stream)
+            counts = [(item.id, item.tries) for item in items[start : start + share]]
+            await member.streams.hand_over(stream, member.group, member.consumer, peer, counts)
+        return True
+
     async def _peers(self, stream: str) -> list[str]:
-        (names,) = await self._streams.consumers([(stream, self._group)])
-        others = [name for name in names if name != self._consumer]
-        alive = await self._alive(others) if others else []
+        (names,) = await self._member.streams.consumers([(stream, self._member.group)])
+        others = [name for name in names if name != self._member.consumer]
+        alive = await self._liveness.alive(others) if others else []
         return [name for name, is_alive in zip(others, alive, strict=True) if is_alive]
-
-
-def _parts(items: Sequence[Received], size: int) -> list[Sequence[Received]]:
-    return [items[start : start + size] for start in range(0, len(items), size)] if size else []

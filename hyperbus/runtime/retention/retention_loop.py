@@ -31,7 +31,7 @@ _SOON: Seconds = 0.25
 _MUCH = 5_000
 #: How long the right to do so is kept without being used.
 LEASE: Seconds = 5.0
-#: How long one stream may be cut before the others have their turn.
+#: How long one stream may be cut before the others are looked at.
 BUDGET: Seconds = 0.3
 #: Streams that are looked at in one round when nothing happens in them.
 QUIET_STREAMS = 1_000
@@ -171,12 +171,12 @@ class RetentionLoop:
         await self._policies.read(unread)
 
     def _due(self) -> list[str]:
-        """Return the streams that something happens in, and some of the others, so that each has its turn."""
+        """Return the streams that something happens in, and some of the others, so that each is looked at."""
         quiet = [name for name in self._names if name not in self._busy]
         start = self._quiet_from % len(quiet) if quiet else 0
-        turn = (quiet + quiet)[start : start + min(QUIET_STREAMS, len(quiet))]
-        self._quiet_from = start + len(turn)
-        return [*(name for name in self._busy if name in self._names), *turn]
+        some = (quiet + quiet)[start : start + min(QUIET_STREAMS, len(quiet))]
+        self._quiet_from = start + len(some)
+        return [*(name for name in self._busy if name in self._names), *some]
 
     # -- a page of them
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import structlog
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds
@@ -28,19 +27,21 @@ from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, Wo
 from hyperbus.supervisor.memory import bound_allocations, own_rss
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 from hyperbus.supervisor.worker_process.event_loop import chosen_loop, loop_factory
+from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 from hyperbus.supervisor.worker_process.loading import load_consumers
 from hyperbus.supervisor.worker_process.orphan_watchdog import end_without_supervisor
+from hyperbus.transport import Transport
 
 #: How often a process says that its event loop turns, in seconds.
-ALIVE_INTERVAL = 0.5
+ALIVE_INTERVAL: Seconds = 0.5
 #: Characters of an error that are reported; a report has to fit into the pipe at once.
 _MESSAGE_LIMIT = 2000
 #: A module that is loaded when a consumer needs the WebSocket port.
 _WEBSOCKET_SINK = "hyperbus.sinks.websocket"
 
 
-def main() -> int:
-    """Run a worker process; return its exit code. The orders come on standard input."""
+def main(*, registry: CollectorRegistry = REGISTRY) -> int:
+    """Run a worker process, which counts in `registry`; return its exit code. The orders come on standard input."""
     report = _reporter(int(os.environ.pop(REPORT_FD)))
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
@@ -56,7 +57,7 @@ def main() -> int:
             report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
             return 0
         with asyncio.Runner(loop_factory=loop_factory(chosen_loop(orders.settings.loop))) as runner:
-            runner.run(work(consumers, orders.settings, report))
+            runner.run(work(consumers, orders.settings, report, registry=registry))
     except HyperbusError as error:
         report(Failed(message=str(error)[:_MESSAGE_LIMIT], exit_code=error.exit_code))
         return error.exit_code
@@ -66,16 +67,55 @@ def main() -> int:
     return 0
 
 
-async def work(consumers: list[object], settings: Settings, report: Callable[[Report], None]) -> None:
+async def work(
+    consumers: list[object],
+    settings: Settings,
+    report: Callable[[Report], None],
+    *,
+    registry: CollectorRegistry = REGISTRY,
+    transport: Transport | None = None,
+    alive_interval: Seconds = ALIVE_INTERVAL,
+) -> None:
     """Run consumers until told to stop, and report meanwhile.
 
     Raises:
         HyperbusError: they could not start, or one failed.
         DrainTimeoutError: handlers were still running when the drain time was up.
     """
-    state = _State(report)
+    state = _State()
+
+    def tell() -> None:
+        report(state.alive(bus.oldest_running()))
+
+    def hear(announced: Signal) -> None:
+        if state.take(announced):
+            tell()
+
     log = SignalLog()
-    listeners = (state, BusMetrics(REGISTRY), log)
+    try:
+        with _orders_to_stop() as stopped:
+            bus = Bus(settings=settings, transport=transport, listeners=(hear, BusMetrics(registry), log))
+            async with bus, _telling(tell, alive_interval), bus.running(*consumers):
+                report(Ready())
+                calm_collector()
+                await stopped.wait()
+    except asyncio.CancelledError:
+        raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
+    finally:
+        log.close()
+    if state.late:
+        raise DrainTimeoutError(
+            f"handlers of {', '.join(sorted(state.late))} were still running after "
+            f"{settings.drain_timeout:g} s; what was in flight will be handled again"
+        )
+
+
+@contextmanager
+def _orders_to_stop() -> Generator[asyncio.Event]:
+    """Yield what is set when this process is to stop: by a signal, or by the end of its supervisor.
+
+    A second signal cancels the task.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -89,68 +129,38 @@ async def work(consumers: list[object], settings: Settings, report: Callable[[Re
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_reader(sys.stdin.fileno(), _read_end, loop, stopped)
     try:
-        async with (
-            Bus(settings=settings, listeners=listeners) as bus,
-            _telling(state, bus),
-            bus.running(*consumers),
-        ):
-            report(Ready())
-            _calm_collector()
-            await stopped.wait()
-    except asyncio.CancelledError:
-        raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
+        yield stopped
     finally:
-        log.close()
         loop.remove_reader(sys.stdin.fileno())
-    if state.late:
-        raise DrainTimeoutError(
-            f"handlers of {', '.join(sorted(state.late))} were still running after "
-            f"{settings.drain_timeout:g} s; what was in flight will be handled again"
-        )
-
-
-def _calm_collector() -> None:
-    """Let the garbage collector look less often, and never at what was there at the start.
-
-    By default it runs each 700 objects, and now and then through all of them: modules, classes, compiled patterns.
-    Reading and decoding make objects much faster than that, and hardly a cycle. Measured on the consume path: 13 % (one
-    handler), 16 % (64 at once), 19 % (batches) more events in a second of processor time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 class _State:
     """What the reports tell, gathered from signals."""
 
-    def __init__(self, report: Callable[[Report], None]) -> None:
-        self._report = report
+    def __init__(self) -> None:
         self._lost: set[str] = set()
         self.workers: set[str] = set()
         self.late: set[str] = set()
         self.deliveries = 0
         self.alone = False
-        self.oldest_running: Callable[[], Seconds | None] = lambda: None
 
     @property
     def connected(self) -> bool:
         return not self._lost
 
-    def tell(self) -> None:
-        """Report that the process lives."""
-        self._report(
-            Alive(
-                connected=self.connected,
-                workers=tuple(self.workers),
-                rss=own_rss(),
-                deliveries=self.deliveries,
-                oldest_running=self.oldest_running(),
-                alone=self.alone,
-            )
+    def alive(self, oldest_running: Seconds | None) -> Alive:
+        """Return the report that the process lives."""
+        return Alive(
+            connected=self.connected,
+            workers=tuple(self.workers),
+            rss=own_rss(),
+            deliveries=self.deliveries,
+            oldest_running=oldest_running,
+            alone=self.alone,
         )
 
-    def __call__(self, announced: Signal) -> None:
+    def take(self, announced: Signal) -> bool:
+        """Take note of a signal; return whether it has to be reported at once."""
         if isinstance(announced, Handled):
             for counts in (announced.acked, announced.retried, announced.dead_lettered):
                 self.deliveries += sum(counts.values())
@@ -161,26 +171,25 @@ class _State:
                 (self._lost.discard if announced.connected else self._lost.add)(announced.part)
         elif isinstance(announced, SuspectRuns):
             self.alone = announced.alone
-            self.tell()  # before it runs: if the process dies now, the entry is to blame
+            return True  # before it runs: if the process dies now, the entry is to blame
         elif isinstance(announced, WorkerChanged):
             (self.workers.discard if announced.state == "stopped" else self.workers.add)(announced.consumer)
             if announced.state == "cut off":
                 self.late.add(announced.group)
-            self.tell()  # its first entry may kill the process: whose heartbeat that leaves has to be known before
+            return True  # its first entry may kill the process: whose heartbeat that leaves has to be known before
+        return False
 
 
 @asynccontextmanager
-async def _telling(state: _State, bus: Bus) -> AsyncGenerator[None]:
+async def _telling(tell: Callable[[], None], interval: Seconds) -> AsyncGenerator[None]:
     """Report again and again for as long as the context lasts: consumers may take long to start, and to stop."""
-    # a bus that cannot tell leaves handlers that wait for ever to their own timeout
-    state.oldest_running = getattr(bus, "oldest_running", state.oldest_running)
 
-    async def tell() -> None:
+    async def keep_telling() -> None:
         while True:
-            state.tell()
-            await asyncio.sleep(ALIVE_INTERVAL)
+            tell()
+            await asyncio.sleep(interval)
 
-    telling = asyncio.create_task(tell(), name="hyperbus reports")
+    telling = asyncio.create_task(keep_telling(), name="hyperbus reports")
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
 """The process beside an embedded server: it starts the server, starts it again, and stops it when nobody uses it.
 
 It is run as a file and imports the standard library only, so that it is small and starts fast. It learns that the last
-user is gone from the lock that each of them holds: the kernel lets go of it however they die. Should a keeper itself be
-killed, its server stays until the next user comes, whose keeper replaces it.
+user is gone from the lock that each of them holds: the kernel lets go of it however they die. Should a daemon itself be
+killed, its server stays until the next user comes, whose daemon replaces it.
 
 Usage: daemon.py FOLDER SOCKET BINARY LOCK_FD
 """
@@ -95,7 +95,7 @@ def server_command(binary: str, folder: str, path: str) -> list[str]:
 
 
 def stop_orphan(path: str) -> None:
-    """Stop a server whose keeper was killed, so that two never write to one folder."""
+    """Stop a server whose daemon was killed, so that two never write to one folder."""
     while True:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_PATIENCE)
@@ -154,10 +154,10 @@ def main(folder: str, path: str, binary: str, lock: int) -> None:
         server.stop()
         with suppress(OSError):
             Path(path).parent.rmdir()
-        # Before the start lock goes with the process: who gets that one must not find a keeper that is leaving.
+        # Before the start lock goes with the process: who gets that one must not find a daemon that is leaving.
         os.close(lock)
 
 
 if __name__ == "__main__":
-    # The fourth argument is a locked file that stays open until this process ends: it says that a keeper is there.
+    # The fourth argument is a locked file that stays open until this process ends: it says that a daemon is there.
     main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

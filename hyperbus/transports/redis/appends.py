@@ -9,12 +9,12 @@ from typing import Any
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.transport import Durability, NewEntry
-from hyperbus.transport.appends import Tell
+from hyperbus.transport.appends import AppendResult, Tell
 from hyperbus.transports.keys import once_key
-from hyperbus.transports.redis.append_results import Outcome, not_sent, outcomes
-from hyperbus.transports.redis.command_runner import Asking
-from hyperbus.transports.redis.connection.reconnecting import Link, Wire
-from hyperbus.transports.redis.durability import DurableAppends, check_durability
+from hyperbus.transports.redis.append_results import not_sent, results_of
+from hyperbus.transports.redis.connection.live import Connection
+from hyperbus.transports.redis.durability import check_durability
+from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.commands import milliseconds, pack_appends
 from hyperbus.transports.redis.protocol.server_facts import facts_of
 from hyperbus.transports.redis.script import Script
@@ -23,72 +23,70 @@ from hyperbus.transports.redis.script import Script
 #: many as a server reads from a connection at a time.
 PART = 64
 
+_APPEND_ONCE = Script("append_once")
 
-class RedisAppends(Asking):
+
+class RedisAppends(Part):
     """Implements `hyperbus.transport.Appends`."""
-
-    def __init__(self, wire: Wire, append_wire: Wire, durable_wire: Wire) -> None:
-        super().__init__(wire)
-        self._append_wire = append_wire
-        self._durable = DurableAppends(durable_wire)
-        self._append_once = Script("append_once")
 
     async def append(
         self, entries: Iterable[NewEntry], *, durability: Durability | None = None, tell: Tell | None = None
-    ) -> list[str | HyperbusError]:
+    ) -> list[AppendResult]:
         """Append entries in order; return the id of each, or the error it met."""
         return await self._send(pack_appends(entries), durability, tell)
 
     async def append_once(
         self, entries: Sequence[tuple[NewEntry, str]], *, window: Seconds, durability: Durability | None = None
-    ) -> list[str | HyperbusError]:
+    ) -> list[AppendResult]:
         """Append (entry, event id) in order, where the stream was not given that event id within `window`."""
         lasting = milliseconds(window)
         calls = (
             ((entry.stream, once_key(entry.stream, event_id)), (lasting, entry.field, entry.body))
             for entry, event_id in entries
         )
-        return await self._send(self._append_once.pack_chunks(calls), durability, None)
+        return await self._send(_APPEND_ONCE.pack_pieces(calls), durability, None)
 
     async def append_notice(self, stream: str, field: bytes, body: bytes, *, keep: int) -> str:
         """Append one entry and return its id; keep about the last `keep` entries."""
         command = ("XADD", stream, "MAXLEN", "~", max(1, keep), "*", field, body)
-        [entry_id] = self._wire.check(await self._ask([command]))
+        [entry_id] = await self._commands.run([command])
         return str(entry_id.decode())
 
     async def check_durability(self, durability: Durability) -> None:
         """Check that the server can tell whether the level was reached."""
-        info, appendfsync = await self._ask([("INFO", "server", "persistence"), ("CONFIG", "GET", "appendfsync")])
-        self._wire.check([info])
-        check_durability(durability, facts_of(info, appendfsync), self._wire.place)
+        info, appendfsync = await self._commands.replies(
+            [("INFO", "server", "persistence"), ("CONFIG", "GET", "appendfsync")]
+        )
+        self._commands.check([info])
+        check_durability(durability, facts_of(info, appendfsync), self._commands.place)
 
     async def _send(
-        self, chunks: Iterable[tuple[bytes, int]], durability: Durability | None, tell: Tell | None
-    ) -> list[Outcome]:
+        self, pieces: Iterable[tuple[bytes, int]], durability: Durability | None, tell: Tell | None
+    ) -> list[AppendResult]:
         if durability is not None:
-            return await self._durable.append(list(chunks), durability)
-        wire = self._append_wire
-        results: list[Outcome] = []
+            return await self._durable_appends.append(list(pieces), durability)
+        connection = self._append_connection
+        results: list[AppendResult] = []
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
-        link: Link | None = None
+        live: Connection | None = None
         unsent: HyperbusError | None = None
         left = 0
         try:
-            for packed, count in chunks:
+            for packed, count in pieces:
                 if unsent is None:
                     try:
                         # Over another connection it would overtake what is uncertain.
-                        link = await wire.ready(link)
+                        live = await connection.ready(live)
                     except HyperbusError as error:
                         unsent = error
                     else:
                         parts = [count] if tell is None else [min(PART, count - n) for n in range(0, count, PART)]
-                        sent += zip(link.write_parts(packed, parts, wire.command_timeout), parts, strict=True)
-                        await asyncio.sleep(0)  # some loops write at the end of a turn: before the next piece is made
+                        sent += zip(live.write_parts(packed, parts, connection.command_timeout), parts, strict=True)
+                        await asyncio.sleep(0)  # some loops write only between tasks: before the next piece is made
                         continue
                 left += count
             for future, count in sent:
-                part = await outcomes(wire, future, count)
+                part = await results_of(connection, future, count)
                 results += part
                 if tell is not None:
                     tell(part)

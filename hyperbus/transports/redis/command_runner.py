@@ -1,48 +1,83 @@
-"""What every part of the streams on a server shares: its connection, and how questions are put."""
+"""How commands and scripts are put to a server: the one place that knows which connection takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.connection.reconnecting import ReconnectingConnection
 from hyperbus.transports.redis.protocol.commands import pack, pack_all
 from hyperbus.transports.redis.protocol.replies import Refusal, is_missing
-
-#: Ids that one script looks at: a server does nothing else while a script runs.
-SCRIPT_IDS = 100
-#: Entries that one script moves with their bytes.
-SCRIPT_ENTRIES = 50
+from hyperbus.transports.redis.script import Arguments, Script
 
 
-class Asking:
-    """Commands and their replies over one connection."""
+class CommandRunner:
+    """Commands and scripts, several in one round trip, and their replies.
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    What has to know the live connection under it does not come here: appends, whose order a second connection would
+    break, and reads that wait.
+    """
 
-    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def __init__(self, connection: ReconnectingConnection) -> None:
+        self._connection = connection
+
+    @property
+    def place(self) -> str:
+        """Where the server is, for people."""
+        return self._connection.place
+
+    async def replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands; return their replies, error replies among them as `Refusal`."""
         if not commands:
             return []
         packed = pack(*commands[0]) if len(commands) == 1 else pack_all(commands)
-        return await self._wire.call(packed, len(commands))
+        return await self._connection.call(packed, len(commands))
 
-    def _found(self, replies: list[Any]) -> list[Any]:
-        """Return the replies, None where the key or group is missing; raise the error of any other refusal."""
-        found = [None if type(reply) is Refusal and is_missing(reply) else reply for reply in replies]
-        return self._wire.check(found)
+    async def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands; return their replies.
 
+        Raises:
+            HyperbusError: one of them was refused.
+        """
+        return self._connection.check(await self.replies(commands))
 
-def parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Cut a sequence into pieces of at most `size`."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+    async def run_one(self, *words: str | bytes | float) -> Any:
+        """Run one command; return its reply.
 
+        Raises:
+            HyperbusError: it was refused.
+        """
+        [reply] = self._connection.check(await self._connection.call(pack(*words)))
+        return reply
 
-def flags(replies: list[Any]) -> list[bool]:
-    """Read the replies of scripts that each return a list of 1 or 0, one after the other."""
-    return [bool(flag) for reply in replies for flag in reply]
+    async def find(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Run commands; return their replies, None where the key or the group is missing.
 
+        Raises:
+            HyperbusError: one of them was refused for another reason.
+        """
+        replies = await self.replies(commands)
+        return self._connection.check(
+            [None if type(reply) is Refusal and is_missing(reply) else reply for reply in replies]
+        )
 
-def words_of(items: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """Write pairs or triples one after the other."""
-    return (word for item in items for word in item)
+    async def run_script(self, script: Script, calls: Sequence[Arguments]) -> list[Any]:
+        """Run a script once for each of `calls`, in one round trip; return what each returned.
+
+        Raises:
+            HyperbusError: one of them was refused.
+        """
+        if not calls:
+            return []
+        replies = await self._connection.call(script.pack(calls), len(calls))
+        unknown = [i for i, reply in enumerate(replies) if type(reply) is Refusal and str(reply).startswith("NOSCRIPT")]
+        if unknown:
+            # A server that was restarted or failed over has lost its scripts.
+            again = await self._connection.call(script.pack_teaching([calls[i] for i in unknown]), len(unknown))
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return self._connection.check(replies)
+
+    def check(self, replies: list[Any]) -> list[Any]:
+        """Return the replies, or raise the error of the first refusal among them."""
+        return self._connection.check(replies)

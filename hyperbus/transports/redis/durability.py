@@ -8,8 +8,10 @@ from typing import Any
 
 from hyperbus.errors import DurabilityUnsupported, HyperbusError, NotDurable
 from hyperbus.transport import Durability
-from hyperbus.transports.redis.append_results import Outcome, not_sent, outcomes
-from hyperbus.transports.redis.connection.reconnecting import NoAnswerError, Wire
+from hyperbus.transport.appends import AppendResult
+from hyperbus.transports.redis.append_results import not_sent, results_of
+from hyperbus.transports.redis.connection.live import NoAnswerError
+from hyperbus.transports.redis.connection.reconnecting import ReconnectingConnection
 from hyperbus.transports.redis.protocol.commands import milliseconds, pack_all
 from hyperbus.transports.redis.protocol.replies import Refusal
 from hyperbus.transports.redis.protocol.server_facts import ServerFacts
@@ -25,43 +27,43 @@ class DurableAppends:
     batch on the way would run out of time behind the first. So batches queue here.
     """
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._turn = asyncio.Lock()
+    def __init__(self, connection: ReconnectingConnection) -> None:
+        self._connection = connection
+        self._lock = asyncio.Lock()
 
-    async def append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[Outcome]:
+    async def append(self, pieces: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
         """Send packed appends, each with its number of commands; return what became of each."""
-        if not chunks:
+        if not pieces:
             return []
-        async with self._turn:
+        async with self._lock:
             try:
-                return await self._append(chunks, durability)
+                return await self._append(pieces, durability)
             except asyncio.CancelledError:
                 # The server would make the next batch wait for what nobody wants to know any more.
-                self._wire.drop("the append was cancelled")
+                self._connection.drop("the append was cancelled")
                 raise
 
-    async def _append(self, chunks: Sequence[tuple[bytes, int]], durability: Durability) -> list[Outcome]:
-        wire = self._wire
+    async def _append(self, pieces: Sequence[tuple[bytes, int]], durability: Durability) -> list[AppendResult]:
+        connection = self._connection
         sent: list[tuple[asyncio.Future[list[Any]], int]] = []
         waiting: asyncio.Future[list[Any]] | None = None
         unsent: HyperbusError | None = None
-        results: list[Outcome] = []
+        results: list[AppendResult] = []
         try:
             try:
                 # WAIT speaks of what its own connection wrote: on a new one it would say yes at once.
-                link = await wire.ready()
-                for packed, count in chunks:
-                    await wire.ready(link)
-                    sent.append((link.write(packed, count, wire.command_timeout), count))
-                await wire.ready(link)
+                live = await connection.ready()
+                for packed, count in pieces:
+                    await connection.ready(live)
+                    sent.append((live.write(packed, count, connection.command_timeout), count))
+                await connection.ready(live)
                 waits = _waits(durability)
-                patience = wire.command_timeout + durability.timeout * len(waits)
-                waiting = link.write(pack_all(waits), len(waits), patience)
+                patience = connection.command_timeout + durability.timeout * len(waits)
+                waiting = live.write(pack_all(waits), len(waits), patience)
             except HyperbusError as error:
                 unsent = error
             for future, count in sent:
-                results += await outcomes(wire, future, count)
+                results += await results_of(connection, future, count)
             shortfall = "it is not known how safely" if waiting is None else await _shortfall(waiting, durability)
         finally:
             for future in [future for future, _ in sent] + ([waiting] if waiting else []):
@@ -69,7 +71,7 @@ class DurableAppends:
         if shortfall:
             results = [NotDurable(result, shortfall) if isinstance(result, str) else result for result in results]
         if unsent is not None:
-            results += not_sent(unsent, sum(count for _, count in chunks) - len(results))
+            results += not_sent(unsent, sum(count for _, count in pieces) - len(results))
         return results
 
 

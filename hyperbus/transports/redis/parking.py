@@ -9,41 +9,38 @@ from msgspec import msgpack
 from hyperbus.clock import Seconds
 from hyperbus.transport import DeadLetter, Parked
 from hyperbus.transports.keys import dead_letter_key, parked_due_key, parked_key
-from hyperbus.transports.redis.command_runner import SCRIPT_ENTRIES, SCRIPT_IDS, Asking, flags, parts, words_of
-from hyperbus.transports.redis.connection.reconnecting import Wire
 from hyperbus.transports.redis.failures import pack_letters
-from hyperbus.transports.redis.script import Script
+from hyperbus.transports.redis.part import Part
+from hyperbus.transports.redis.script import SCRIPT_ENTRIES, SCRIPT_IDS, Script, flags, slices, words_of
 
 #: Entries, and their bytes, that one call takes.
 _TAKEN = 100
 _TAKEN_BYTES = 1024 * 1024
 
+_PARK = Script("park")
+_TAKE_PARKED = Script("take_parked")
+_RENEW_PARKED = Script("renew_parked")
+_FINISH_PARKED = Script("finish_parked")
+_RESCHEDULE_PARKED = Script("reschedule_parked")
+_BURY_PARKED = Script("bury_parked")
 
-class RedisParking(Asking):
+
+class RedisParking(Part):
     """Implements `hyperbus.transport.Parking`."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(wire)
-        self._park = Script("park")
-        self._take_parked = Script("take_parked")
-        self._renew_parked = Script("renew_parked")
-        self._finish_parked = Script("finish_parked")
-        self._reschedule_parked = Script("reschedule_parked")
-        self._bury_parked = Script("bury_parked")
 
     async def park(self, stream: str, group: str, consumer: str, parked: Sequence[Parked]) -> list[bool]:
         """Store entries that `consumer` still owns, and ack them, atomically for each; tell which."""
         keys = (stream, *_keys(stream, group))
         written = [(p.entry_id, msgpack.encode(p.fields), p.tries, repr(p.first_time), repr(p.due)) for p in parked]
-        calls = [(keys, (group, consumer, *words_of(part))) for part in parts(written, SCRIPT_ENTRIES)]
-        return flags(await self._park.run(self._wire, calls))
+        calls = [(keys, (group, consumer, *words_of(part))) for part in slices(written, SCRIPT_ENTRIES)]
+        return flags(await self._commands.run_script(_PARK, calls))
 
     async def take_parked(
         self, stream: str, group: str, holder: str, *, now: float, lease: Seconds, count: int
     ) -> list[Parked]:
         """Take up to `count` entries that are due, earliest first, and hide them from others for `lease` seconds."""
         arguments = (holder, repr(now), repr(now + lease), min(count, _TAKEN), _TAKEN_BYTES)
-        [reply] = await self._take_parked.run(self._wire, [(_keys(stream, group), arguments)])
+        [reply] = await self._commands.run_script(_TAKE_PARKED, [(_keys(stream, group), arguments)])
         return [
             Parked(entry_id, msgpack.decode(packed, type=list[bytes]), int(tries), float(first), float(due))
             for entry_id, packed, tries, first, due in reply
@@ -54,36 +51,36 @@ class RedisParking(Asking):
     ) -> list[bool]:
         """Hide entries for another `lease` seconds from `now`, where `holder` still has them; tell which."""
         until = repr(now + lease)
-        calls = [(_keys(stream, group), (holder, until, *part)) for part in parts(ids, SCRIPT_IDS)]
-        return flags(await self._renew_parked.run(self._wire, calls))
+        calls = [(_keys(stream, group), (holder, until, *part)) for part in slices(ids, SCRIPT_IDS)]
+        return flags(await self._commands.run_script(_RENEW_PARKED, calls))
 
     async def finish_parked(self, stream: str, group: str, holder: str, ids: Sequence[bytes]) -> list[bool]:
         """Remove entries that are done with, where `holder` still has them; tell which."""
-        calls = [(_keys(stream, group), (holder, *part)) for part in parts(ids, SCRIPT_IDS)]
-        return flags(await self._finish_parked.run(self._wire, calls))
+        calls = [(_keys(stream, group), (holder, *part)) for part in slices(ids, SCRIPT_IDS)]
+        return flags(await self._commands.run_script(_FINISH_PARKED, calls))
 
     async def reschedule_parked(
         self, stream: str, group: str, holder: str, changes: Sequence[tuple[bytes, int, float]]
     ) -> list[bool]:
         """Give back entries with (id, tries, due), where `holder` still has them; tell which."""
         written = [(entry_id, tries, repr(due)) for entry_id, tries, due in changes]
-        calls = [(_keys(stream, group), (holder, *words_of(part))) for part in parts(written, SCRIPT_IDS)]
-        return flags(await self._reschedule_parked.run(self._wire, calls))
+        calls = [(_keys(stream, group), (holder, *words_of(part))) for part in slices(written, SCRIPT_IDS)]
+        return flags(await self._commands.run_script(_RESCHEDULE_PARKED, calls))
 
     async def bury_parked(self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]) -> list[bool]:
         """Move entries to the group's dead letters, atomically, where `holder` still has them; tell which."""
         keys = (*_keys(stream, group), dead_letter_key(stream, group))
         calls = [(keys, (holder, *packed)) for packed in pack_letters(letters, holder)]
-        return flags(await self._bury_parked.run(self._wire, calls))
+        return flags(await self._commands.run_script(_BURY_PARKED, calls))
 
     async def parked_count(self, groups: Sequence[tuple[str, str]]) -> list[int]:
         """Return how many entries each (stream, group) has parked, those that are held included."""
-        return self._wire.check(await self._ask([("ZCARD", parked_due_key(*pair)) for pair in groups]))
+        return await self._commands.run([("ZCARD", parked_due_key(*pair)) for pair in groups])
 
     async def next_parked(self, groups: Sequence[tuple[str, str]]) -> list[float | None]:
         """Return when the next entry of each (stream, group) can be taken; None for none."""
         commands = [("ZRANGE", parked_due_key(*pair), 0, 0, "WITHSCORES") for pair in groups]
-        return [float(reply[1]) if reply else None for reply in self._wire.check(await self._ask(commands))]
+        return [float(reply[1]) if reply else None for reply in await self._commands.run(commands)]
 
 
 def _keys(stream: str, group: str) -> tuple[str, str]:

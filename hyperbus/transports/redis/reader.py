@@ -10,7 +10,8 @@ from typing import Any
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError
 from hyperbus.transport import Entry, Page, Read
-from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.command_runner import CommandRunner
+from hyperbus.transports.redis.connection.reconnecting import ReconnectingConnection
 from hyperbus.transports.redis.protocol.commands import GroupRead, milliseconds, pack
 from hyperbus.transports.redis.protocol.replies import Refusal, is_wake
 
@@ -23,13 +24,16 @@ class RedisReader:
     """Implements `hyperbus.transport.Reader`.
 
     Args:
-        wire: a connection of its own, which knows its client id.
-        control: where wake-ups are sent.
+        connection: a connection of its own, which knows its client id.
+        control: sends wake-ups, over another one.
         forget: called when it is closed.
     """
 
-    def __init__(self, wire: Wire, control: Wire, forget: Callable[[RedisReader], None]) -> None:
-        self._wire = wire
+    def __init__(
+        self, connection: ReconnectingConnection, control: CommandRunner, forget: Callable[[RedisReader], None]
+    ) -> None:
+        self._connection = connection
+        self._commands = CommandRunner(connection)
         self._control = control
         self._forget = forget
         self._woken = False
@@ -57,8 +61,8 @@ class RedisReader:
 
     async def read_pending(self, group: str, consumer: str, stream: str, *, after: bytes, count: int) -> list[Entry]:
         """Return what `consumer` holds pending with an id above `after`."""
-        packed = pack("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", stream, after)
-        [reply] = self._wire.check(await self._wire.call(packed))
+        command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", stream, after)
+        reply = await self._commands.run_one(*command)
         return [Entry(entry_id, fields or []) for _, entries in reply or () for entry_id, fields in entries]
 
     async def read(self, positions: Mapping[str, bytes], *, count: int, block: Seconds) -> Read:
@@ -91,40 +95,40 @@ class RedisReader:
         if self._idle is not None:
             self._idle.set()
         self._forget(self)
-        await self._wire.close()
+        await self._connection.close()
 
     async def _ask(self, command: Callable[[Seconds], bytes], block: Seconds) -> Any:
         if block <= 0:
-            [reply] = await self._wire.call(command(0))
+            [reply] = await self._connection.call(command(0))
         else:
             [reply] = await self._ask_blocking(command, block)
         if type(reply) is Refusal:
             if is_wake(reply):
                 return None
-            raise self._wire.error_of(reply)
+            raise self._connection.error_of(reply)
         return reply
 
     async def _ask_blocking(self, command: Callable[[Seconds], bytes], block: Seconds) -> list[Any]:
         self._blocked = object()
         try:
             # First connect: a wake that comes before the command is written must be seen when it is written.
-            link = await self._wire.ready()
+            live = await self._connection.ready()
             wait = 0.0 if self._woken else block
-            return await link.write(command(wait), 1, self._wire.command_timeout + wait)
+            return await live.write(command(wait), 1, self._connection.command_timeout + wait)
         except asyncio.CancelledError:
             # The server still waits on this connection, and what it would deliver would be thrown away unseen.
-            self._wire.drop("the read was cancelled")
+            self._connection.drop("the read was cancelled")
             raise
         finally:
             self._blocked = None
             self._woken = False
 
     async def _unblock(self) -> bool:
-        client_id = self._wire.client_id
+        client_id = self._connection.client_id
         if client_id is None:
             return False
         try:
-            [reply] = await self._control.call(pack("CLIENT", "UNBLOCK", client_id))
+            [reply] = await self._control.replies([("CLIENT", "UNBLOCK", client_id)])
         except HyperbusError:
             return True
         # A server that refuses (NOPERM) refuses again; the read returns when its time is over.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from hyperbus.transport import id_after, id_before
 from hyperbus.transports.keys import checkpoint_key
-from hyperbus.transports.redis.command_runner import Asking
-from hyperbus.transports.redis.connection.reconnecting import Wire
+from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.protocol.replies import Refusal
 from hyperbus.transports.redis.protocol.server_facts import lines_of
@@ -18,48 +17,46 @@ _LEAST_CUT = 1_000
 #: Blocks that are weighed to guess the weight of a stream.
 _SAMPLES = 5
 
+_FLOORS = Script("floors")
+_SAVE_CHECKPOINT = Script("save_checkpoint")
+_TRIM = Script("trim")
+_OLDEST = Script("oldest")
+_COUNT_BETWEEN = Script("count_between")
 
-class RedisRetention(Asking):
+
+class RedisRetention(Part):
     """Implements `hyperbus.transport.Retention`."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(wire)
-        self._floors = Script("floors")
-        self._save_checkpoint = Script("save_checkpoint")
-        self._trim = Script("trim")
-        self._oldest = Script("oldest")
-        self._count_between = Script("count_between")
 
     async def floors(self, stream: str) -> dict[str, bytes]:
         """Return the floor of every group on a stream."""
-        [reply] = await self._floors.run(self._wire, [((stream,), ())])
+        [reply] = await self._commands.run_script(_FLOORS, [((stream,), ())])
         return {name_of(group): id_before(oldest) if oldest else delivered for group, oldest, delivered in reply}
 
     async def save_checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Store the floor of each (stream, group) as its checkpoint, and return the checkpoint."""
         calls = [((stream, checkpoint_key(stream, group)), (group,)) for stream, group in groups]
-        return await self._save_checkpoint.run(self._wire, calls)
+        return await self._commands.run_script(_SAVE_CHECKPOINT, calls)
 
     async def checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Return the checkpoint of each (stream, group); None where none was saved."""
-        return self._wire.check(await self._ask([("GET", checkpoint_key(*pair)) for pair in groups]))
+        return await self._commands.run([("GET", checkpoint_key(*pair)) for pair in groups])
 
     async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:
         """Delete entries with an id up to `up_to`, oldest first; return how many."""
         arguments = (id_after(up_to), max(limit, _LEAST_CUT))
-        [cut] = await self._trim.run(self._wire, [((stream,), arguments)])
+        [cut] = await self._commands.run_script(_TRIM, [((stream,), arguments)])
         return int(cut)
 
     async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
         """Return the id of the oldest entry of each stream; None where there is none."""
-        return await self._oldest.run(self._wire, [((name,), ()) for name in streams])
+        return await self._commands.run_script(_OLDEST, [((name,), ()) for name in streams])
 
     async def count_between(self, stream: str, after: bytes, up_to: bytes, limit: int) -> int:
         """Count entries above `after`, up to `up_to`, and no further than `limit`."""
         total = 0
         while total < limit:
             arguments = (after, up_to, limit - total)
-            [[counted, after]] = await self._count_between.run(self._wire, [((stream,), arguments)])
+            [[counted, after]] = await self._commands.run_script(_COUNT_BETWEEN, [((stream,), arguments)])
             total += counted
             if not after:
                 break
@@ -68,14 +65,14 @@ class RedisRetention(Asking):
     async def stream_bytes(self, streams: Sequence[str]) -> list[int]:
         """Return about how many bytes each stream takes, its groups included; 0 for a missing one."""
         commands = [("MEMORY", "USAGE", name, "SAMPLES", _SAMPLES) for name in streams]
-        return [weight or 0 for weight in self._wire.check(await self._ask(commands))]
+        return [weight or 0 for weight in await self._commands.run(commands)]
 
     async def eviction_policy(self) -> tuple[str, int] | None:
         """Return what the server does at its memory limit, and the limit in bytes; None: it does not tell."""
-        [info] = await self._ask([("INFO", "memory")])
+        [info] = await self._commands.replies([("INFO", "memory")])
         if type(info) is Refusal and str(info).startswith(("NOPERM", "ERR")):
             return None
-        self._wire.check([info])
+        self._commands.check([info])
         facts = lines_of(info)
         policy, limit = facts.get("maxmemory_policy"), facts.get("maxmemory", "")
         return (policy, int(limit)) if policy and limit.isdecimal() else None

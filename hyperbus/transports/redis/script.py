@@ -7,54 +7,60 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
-from hyperbus.transports.redis.connection.reconnecting import Wire
-from hyperbus.transports.redis.protocol.commands import CHUNK_BYTES, CHUNK_ENTRIES, pack_all
-from hyperbus.transports.redis.protocol.replies import Refusal
+from hyperbus.transports.redis.protocol.commands import PIECE_BYTES, PIECE_ENTRIES, pack_all
 
 #: The keys of a call, and its other arguments.
 Arguments = tuple[Sequence[str], Sequence[Any]]
 
+#: Ids that one script looks at: a server does nothing else while a script runs.
+SCRIPT_IDS = 100
+#: Entries that one script moves with their bytes.
+SCRIPT_ENTRIES = 50
+
 
 class Script:
-    """A script beside this module, in `scripts/`; what it takes and returns is said at its top."""
+    """A script beside this module, in `scripts/`; what it takes and returns is said at its top. It does no I/O."""
 
     def __init__(self, name: str) -> None:
         self._text = files("hyperbus.transports.redis").joinpath("scripts", f"{name}.lua").read_bytes()
         self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
-    async def run(self, wire: Wire, calls: Sequence[Arguments]) -> list[Any]:
-        """Run the script once for each of `calls`, in one round trip; return what each returned.
+    def pack(self, calls: Sequence[Arguments]) -> bytes:
+        """Write calls for a server that knows the script."""
+        return _pack("EVALSHA", self._digest, calls)
 
-        Raises:
-            HyperbusError: one of them was refused.
-        """
-        if not calls:
-            return []
-        replies = await wire.call(self._pack("EVALSHA", self._digest, calls), len(calls))
-        unknown = [i for i, reply in enumerate(replies) if type(reply) is Refusal and str(reply).startswith("NOSCRIPT")]
-        if unknown:
-            # A server that was restarted or failed over has lost its scripts.
-            again = await wire.call(self._pack_teaching([calls[i] for i in unknown]), len(unknown))
-            for i, reply in zip(unknown, again, strict=True):
-                replies[i] = reply
-        return wire.check(replies)
+    def pack_teaching(self, calls: Sequence[Arguments]) -> bytes:
+        """Write calls for a server that may not know the script. EVAL teaches it, so that one of them is enough."""
+        return _pack("EVAL", self._text, calls[:1]) + _pack("EVALSHA", self._digest, calls[1:])
 
-    def pack_chunks(self, calls: Iterable[Arguments]) -> Iterator[tuple[bytes, int]]:
-        """Write calls in chunks; yield each with its number of calls. No chunk needs the server to know the script."""
+    def pack_pieces(self, calls: Iterable[Arguments]) -> Iterator[tuple[bytes, int]]:
+        """Write calls in pieces; yield each with its number of calls. No piece needs the server to know the script."""
         part: list[Arguments] = []
         size = 0
         for call in calls:
             part.append(call)
             size += sum(len(word) for word in call[1] if isinstance(word, bytes))
-            if size >= CHUNK_BYTES or len(part) >= CHUNK_ENTRIES:
-                yield self._pack_teaching(part), len(part)
+            if size >= PIECE_BYTES or len(part) >= PIECE_ENTRIES:
+                yield self.pack_teaching(part), len(part)
                 part, size = [], 0
         if part:
-            yield self._pack_teaching(part), len(part)
+            yield self.pack_teaching(part), len(part)
 
-    def _pack_teaching(self, calls: Sequence[Arguments]) -> bytes:
-        # EVAL also teaches the server the script, so that one of them is enough.
-        return self._pack("EVAL", self._text, calls[:1]) + self._pack("EVALSHA", self._digest, calls[1:])
 
-    def _pack(self, command: str, script: str | bytes, calls: Sequence[Arguments]) -> bytes:
-        return pack_all([(command, script, len(keys), *keys, *arguments) for keys, arguments in calls])
+def slices(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into pieces of at most `size`."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def flags(replies: list[Any]) -> list[bool]:
+    """Read the replies of scripts that each return a list of 1 or 0, one after the other."""
+    return [bool(flag) for reply in replies for flag in reply]
+
+
+def words_of(items: Sequence[Sequence[Any]]) -> Iterator[Any]:
+    """Write pairs or triples one after the other."""
+    return (word for item in items for word in item)
+
+
+def _pack(command: str, script: str | bytes, calls: Sequence[Arguments]) -> bytes:
+    return pack_all([(command, script, len(keys), *keys, *arguments) for keys, arguments in calls])

@@ -7,7 +7,6 @@ from typing import Any
 
 from hyperbus.transport import FIRST_ID, Entry, GroupInfo, StreamInfo
 from hyperbus.transports.redis.appends import RedisAppends
-from hyperbus.transports.redis.connection.reconnecting import Wire
 from hyperbus.transports.redis.failures import RedisFailures
 from hyperbus.transports.redis.groups import RedisGroups
 from hyperbus.transports.redis.parking import RedisParking
@@ -18,34 +17,26 @@ from hyperbus.transports.redis.script import Script
 #: Keys that a server looks at in one SCAN.
 _SCAN_KEYS = 1_000
 
+_LAST_ID = Script("last_id")
+
 
 class RedisStreams(RedisAppends, RedisGroups, RedisFailures, RedisParking, RedisRetention):
-    """Implements `hyperbus.transport.Streams`.
-
-    Args:
-        wire: for everything but appends.
-        append_wire: for appends, so that large ones do not hold up acks.
-        durable_wire: for appends that wait for replicas or the disk, so that they hold up no other ones.
-    """
-
-    def __init__(self, wire: Wire, append_wire: Wire, durable_wire: Wire) -> None:
-        super().__init__(wire, append_wire, durable_wire)
-        self._last_id = Script("last_id")
+    """Implements `hyperbus.transport.Streams`."""
 
     async def range(self, stream: str, *, after: bytes = FIRST_ID, count: int = 100) -> list[Entry]:
         """Return entries with an id above `after`, oldest first."""
-        [reply] = self._wire.check(await self._ask([("XRANGE", stream, b"(" + after, b"+", "COUNT", count)]))
+        [reply] = await self._commands.run([("XRANGE", stream, b"(" + after, b"+", "COUNT", count)])
         return [Entry._make(entry) for entry in reply or ()]
 
     async def last_ids(self, streams: Sequence[str]) -> list[bytes]:
         """Return the highest id each stream ever gave out."""
-        replies = await self._last_id.run(self._wire, [((name,), ()) for name in streams])
+        replies = await self._commands.run_script(_LAST_ID, [((name,), ()) for name in streams])
         return [FIRST_ID if reply is None else reply for reply in replies]
 
     async def info(self, streams: Sequence[str]) -> list[StreamInfo | None]:
         """Return the state of each stream; None for one that does not exist."""
         commands = [command for name in streams for command in (("XLEN", name), ("XINFO", "GROUPS", name))]
-        replies = self._found(await self._ask(commands))
+        replies = await self._commands.find(commands)
         return [
             None if groups is None else StreamInfo(name, length, [_group_info(group) for group in groups])
             for name, length, groups in zip(streams, replies[::2], replies[1::2], strict=True)
@@ -57,7 +48,7 @@ class RedisStreams(RedisAppends, RedisGroups, RedisFailures, RedisParking, Redis
         cursor = b"0"
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS, "TYPE", "stream")
-            [[cursor, keys]] = self._wire.check(await self._ask([command]))
+            [[cursor, keys]] = await self._commands.run([command])
             for key in keys:
                 try:
                     found[key.decode()] = None

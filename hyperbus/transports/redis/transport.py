@@ -6,9 +6,10 @@ from hyperbus.clock import Seconds
 from hyperbus.errors import UnsupportedServerError
 from hyperbus.transport import Records, Streams
 from hyperbus.transports.keys import record_key
+from hyperbus.transports.redis.command_runner import CommandRunner
 from hyperbus.transports.redis.connection.address import Address
-from hyperbus.transports.redis.connection.reconnecting import Wire
-from hyperbus.transports.redis.protocol.commands import pack_all
+from hyperbus.transports.redis.connection.reconnecting import ReconnectingConnection
+from hyperbus.transports.redis.durability import DurableAppends
 from hyperbus.transports.redis.protocol.server_facts import facts_of
 from hyperbus.transports.redis.reader import RedisReader
 from hyperbus.transports.redis.records import RedisRecords
@@ -48,32 +49,35 @@ class RedisTransport:
         self._command_timeout = command_timeout
         self._address = Address(url, connect_timeout=connect_timeout)
         self.description = self._address.description
-        self._wire = self._new_wire()
-        self._append_wire = self._new_wire()
-        self._durable_wire = self._new_wire()
+        self._connection = self._new_connection()
+        self._append_connection = self._new_connection()
+        self._durable_connection = self._new_connection()
+        self._connections = (self._connection, self._append_connection, self._durable_connection)
+        self._commands = CommandRunner(self._connection)
         self._readers: set[RedisReader] = set()
-        self.streams: Streams = RedisStreams(self._wire, self._append_wire, self._durable_wire)
-        self.records: Records = RedisRecords(self._wire, prefix)
+        self.streams: Streams = RedisStreams(
+            self._commands, self._append_connection, DurableAppends(self._durable_connection)
+        )
+        self.records: Records = RedisRecords(self._commands, prefix)
 
     async def open(self) -> None:
         """Connect, and check that the server can be used."""
-        for wire in (self._wire, self._append_wire, self._durable_wire):
-            wire.reopen()
+        for connection in self._connections:
+            connection.reopen()
         # A server that is still loading answers INFO, but no question about a key.
-        packed = pack_all([("INFO", "server"), ("EXISTS", record_key(self._prefix, ""))])
-        [info, _] = self._wire.check(await self._wire.call(packed, 2))
+        [info, _] = await self._commands.run([("INFO", "server"), ("EXISTS", record_key(self._prefix, ""))])
         check_version(info.decode(errors="replace"), self.description)
 
     async def close(self) -> None:
         """Close every connection, readers too. Twice is safe."""
         for reader in list(self._readers):
             await reader.close()
-        for wire in (self._wire, self._append_wire, self._durable_wire):
-            await wire.close()
+        for connection in self._connections:
+            await connection.close()
 
     def open_reader(self) -> RedisReader:
         """Return a new reader; it connects at its first use."""
-        reader = RedisReader(self._new_wire(identify=True), self._wire, self._readers.discard)
+        reader = RedisReader(self._new_connection(identify=True), self._commands, self._readers.discard)
         self._readers.add(reader)
         return reader
 
@@ -86,8 +90,8 @@ class RedisTransport:
             command_timeout=self._command_timeout,
         )
 
-    def _new_wire(self, *, identify: bool = False) -> Wire:
-        return Wire(
+    def _new_connection(self, *, identify: bool = False) -> ReconnectingConnection:
+        return ReconnectingConnection(
             self._address,
             connect_timeout=self._connect_timeout,
             command_timeout=self._command_timeout,

@@ -15,6 +15,7 @@ from hyperbus.errors import DecodeError, EncodeError
 from hyperbus.event.codec import Codec, JsonCodec, MessagePackCodec, codecs
 from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event
+from tests.examples import examples
 
 MOMENT = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 REQUIRED = {"id": "1", "type": "codec_test.reading", "timestamp": "2024-05-06T07:08:09Z", "data": {"value": 1}}
@@ -110,7 +111,7 @@ def test_every_field_that_is_set_is_written_in_wire_order(codec: Codec) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(event=events)
 def test_an_event_comes_back_as_it_was(codec: Codec, event: Event[Reading]) -> None:
     """Whatever its fields hold."""
@@ -128,7 +129,7 @@ def test_many_events_are_written_as_each_would_be(codec: Codec) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(event=events)
 def test_data_of_an_undeclared_type_reads_as_a_dict(codec: Codec, event: Event[Reading]) -> None:
     """With the same content, and everything of the envelope."""
@@ -193,7 +194,7 @@ def test_garbage_is_refused(codec: Codec, body: bytes) -> None:
 
 
 @EACH_CODEC
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=st.binary(max_size=60))
 def test_random_bytes_raise_nothing_but_a_decode_error(codec: Codec, body: bytes) -> None:
     """One bad entry must never stop a stream."""

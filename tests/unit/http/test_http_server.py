@@ -37,7 +37,7 @@ async def server() -> AsyncIterator[HttpServer]:
 async def ask(server: HttpServer, request: bytes) -> tuple[int, dict[str, str], bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -187,7 +187,7 @@ async def test_stop_ends_every_connection_and_frees_the_port() -> None:
     busy, busy_writer = await asyncio.open_connection("127.0.0.1", port)
     busy_writer.write(request("/stuck"))
     await asked.wait()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await server.stop()
         assert await idle.read() == b""
         assert await busy.read() == b""
@@ -215,6 +215,6 @@ async def test_an_address_of_another_machine_is_refused() -> None:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0)

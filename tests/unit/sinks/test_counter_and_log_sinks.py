@@ -77,7 +77,7 @@ async def test_an_interval_makes_one_line() -> None:
         await sink.start()
         sink.add([event("a")] * 40 + [event("b")] * 10)
         clock.turns.put_nowait(None)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while not logged:
                 await asyncio.sleep(0)
         clock.turns.put_nowait(None)

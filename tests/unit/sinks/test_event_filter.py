@@ -71,6 +71,6 @@ def test_a_bad_message_is_refused(message: bytes) -> None:
 def test_the_worst_glob_is_quick() -> None:
     """A client cannot buy much of the event loop's time with a clever pattern."""
     chosen = EventFilter(["*a*a*a*b"] * MAX_ITEMS + [])
-    began = time.monotonic()
+    began = time.process_time()
     assert not chosen.wants("a" * 200, None)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

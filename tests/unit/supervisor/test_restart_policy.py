@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbus.supervisor.restart_policy import HEALTHY, MOST_DEATHS, RestartState
+from hyperbus.supervisor.restart_policy import HEALTHY, MOST_DEATHS, RestartPolicy, RestartState
 
 lives = st.floats(min_value=0, max_value=3 * HEALTHY)
 deaths = st.lists(st.tuples(lives, st.booleans()), max_size=30)
@@ -14,7 +14,7 @@ deaths = st.lists(st.tuples(lives, st.booleans()), max_size=30)
 @given(deaths)
 def test_only_deaths_in_a_row_make_a_crash_loop(history: list[tuple[float, bool]]) -> None:
     """A crash loop is exactly that many blamed deaths since the last healthy life."""
-    state, in_a_row = RestartState(), 0
+    state, in_a_row = RestartState(RestartPolicy()), 0
     for lived, blameless in history:
         state = state.after_death(lived, blameless=blameless)
         if not blameless:
@@ -25,7 +25,7 @@ def test_only_deaths_in_a_row_make_a_crash_loop(history: list[tuple[float, bool]
 @given(deaths)
 def test_pauses_grow_and_are_bounded(history: list[tuple[float, bool]]) -> None:
     """No pause is shorter than the one before it in the same row, none is nothing, none is long."""
-    state = RestartState()
+    state = RestartState(RestartPolicy())
     for lived, blameless in history:
         following = state.after_death(lived, blameless=blameless)
         assert 0 < following.pause <= 5
@@ -35,7 +35,7 @@ def test_pauses_grow_and_are_bounded(history: list[tuple[float, bool]]) -> None:
 
 def test_an_entry_that_kills_its_process_is_found_out_before_that_is_a_crash_loop() -> None:
     """It takes four deaths, which may all be short; none of the first five keeps others waiting for over a second."""
-    state = RestartState()
+    state = RestartState(RestartPolicy())
     for _ in range(5):
         state = state.after_death(0.2)
         assert state.pause <= 1

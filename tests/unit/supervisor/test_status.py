@@ -17,13 +17,13 @@ from tests.faults import FaultyTransport
 async def test_metrics_ask_the_server_no_more_than_once_a_second(tmp_path: Path) -> None:
     """Many scrapers at once are one question; a server that is away costs the streams' numbers and nothing else."""
     transport = FaultyTransport()
-    supervised: Any = SimpleNamespace(processes=[], serving=[])
+    launcher: Any = SimpleNamespace(processes=[])
 
     async def away(*_: Any) -> Any:
         raise BusUnavailable("away")
 
     async with Bus(transport=transport, settings=Settings()) as bus:
-        pages = StatusPages(supervised, bus, MetricsFolder(tmp_path), 1, hung_after=10)
+        pages = StatusPages(launcher, [], bus, MetricsFolder(tmp_path), hung_after=10)
         first, second = await asyncio.gather(pages._metrics(), pages._metrics())
         assert first.status == second.status == 200
         asked = len(transport.streams.called("scan"))

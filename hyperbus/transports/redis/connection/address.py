@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio import connection as redis_py
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -13,7 +13,7 @@ from hyperbus.clock import Seconds
 from hyperbus.errors import InvalidSettingError
 
 #: What redis-py opens for us.
-Opened = Connection | SSLConnection | UnixDomainSocketConnection
+Opened = redis_py.Connection | redis_py.SSLConnection | redis_py.UnixDomainSocketConnection
 
 #: Options that a URL may carry in its query, besides `ssl_...`. Time limits are settings of hyperbus.
 _OPTIONS = frozenset({"db", "username", "password", "client_name"})
@@ -36,7 +36,7 @@ class Address:
         self.description = _describe(url)
         self._connect_timeout = connect_timeout
         try:
-            options: dict[str, Any] = dict(parse_url(url))
+            options: dict[str, Any] = dict(redis_py.parse_url(url))
         except ValueError as error:
             raise InvalidSettingError(f"{self.description} is not a usable URL: {_safe(error, url)}") from None
         unknown = sorted(name for name in options.keys() - _PLACE - _OPTIONS if not name.startswith("ssl_"))
@@ -45,8 +45,8 @@ class Address:
                 f"{self.description}: unknown options {', '.join(unknown)}; a URL takes "
                 f"{', '.join(sorted(_OPTIONS))} and ssl_*; time limits are settings (see docs/settings.md)"
             )
-        self._class: type[Opened] = options.pop("connection_class", Connection)
-        if self._class is not UnixDomainSocketConnection:
+        self._class: type[Opened] = options.pop("connection_class", redis_py.Connection)
+        if self._class is not redis_py.UnixDomainSocketConnection:
             options["socket_keepalive"] = True
         self._options = options
         self._check(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import hiredis
 
@@ -12,41 +12,9 @@ from hyperbus.clock import Seconds
 from hyperbus.transport import NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
 
-#: Which commands may be asked again when it is not known whether the server did them. Nothing here repeats by itself.
-REPEATABLE: Final[dict[str, str]] = {
-    "XADD": "no: a second entry; the caller is told PublishUncertain",
-    "XREADGROUP >": "no: the first delivery is pending, and read_pending finds it",
-    "XREADGROUP id": "yes: the same entries, their delivery counts one higher",
-    "XREAD, XRANGE, XPENDING, XINFO, SCAN": "yes: they change nothing",
-    "XACK": "yes: the second answer counts 0",
-    "XGROUP CREATE": "yes: the second answer is BUSYGROUP",
-    "claim.lua": "yes: the second answer leaves out what the first moved; read_pending finds it",
-    "set_delivery_counts.lua": "yes: the same numbers again",
-    "dead_letter.lua": "yes: what is acked is not appended again; the second answer says False",
-    "remove_consumer.lua": "yes: the second answer counts 0",
-    "append_once.lua": "yes, within the window: the same id again; the caller is told PublishUncertain all the same",
-    "XADD MAXLEN": "yes: a second notice says nothing new",
-    "hand_over.lua": "yes: the second answer says False for what the first moved",
-    "schedule_retries.lua": "yes: the same counts and times again",
-    "suspect.lua": "no: it counts once more; the caller reads suspicions first",
-    "park.lua": "yes: what is acked is not parked again; the second answer says False",
-    "take_parked.lua": "yes: what the first took is hidden until its lease is over, and then taken again",
-    "renew_parked.lua": "yes: the same lease again",
-    "finish_parked.lua, reschedule_parked.lua, bury_parked.lua": "yes: the second answer says False",
-    "save_checkpoint.lua": "yes: the same checkpoint, or a later one",
-    "destroy_group.lua": "yes: it goes on where the first ended; the second answer may be False",
-    "trim.lua": "yes: the second answer counts what the first left",
-    "floors.lua, oldest.lua, count_between.lua, last_id.lua": "yes: they change nothing",
-    "ZMSCORE, HMGET, GET, ZCARD, MEMORY USAGE, INFO, CONFIG GET": "yes: they change nothing",
-    "HDEL": "yes: the second answer counts 0",
-    "WAIT, WAITAOF": "no: on another connection they speak of nothing; the caller is told NotDurable",
-    "SET, PEXPIRE, DEL, ZADD NX, ZREM": "yes: the same state; counts may be lower",
-    "compare_and_set.lua": "yes, but the second answer may be False though the first one did it: look with get",
-}
-
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
-CHUNK_BYTES = 512 * 1024
-CHUNK_ENTRIES = 1_000
+PIECE_BYTES = 512 * 1024
+PIECE_ENTRIES = 1_000
 
 # hiredis declares a tuple of one word.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
@@ -72,7 +40,7 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
 
     Those that are all there already, a list, need no small pieces.
     """
-    sizes = repeat(CHUNK_ENTRIES) if isinstance(entries, list) else chain([FIRST_PIECE], repeat(PIECE))
+    sizes = repeat(PIECE_ENTRIES) if isinstance(entries, list) else chain([FIRST_PIECE], repeat(PIECE))
     heads: dict[tuple[str, bytes], _AppendHeads] = {}
     last_stream, last_field, head = None, None, _AppendHeads("", b"")
     source = iter(entries)
@@ -90,7 +58,7 @@ def pack_appends(entries: Iterable[NewEntry]) -> Iterator[tuple[bytes, int]]:
             add(body)
             add(b"\r\n")
             size += length
-            if size >= CHUNK_BYTES:
+            if size >= PIECE_BYTES:
                 yield b"".join(parts), len(parts) // 3
                 parts.clear()
                 size = 0

@@ -1,0 +1,45 @@
+"""A worker as its group knows it: what nearly every part of it needs to know."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+
+import msgspec
+
+from hyperbus.clock import Clock
+from hyperbus.signals import Announcer
+from hyperbus.transport import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker's place in its group.
+
+    Attributes:
+        group: the consumer group.
+        consumer: this worker's name in it.
+        streams: where the entries are.
+        clock: tells the time.
+        announcer: hears what happens.
+    """
+
+    group: str
+    consumer: str
+    streams: Streams
+    clock: Clock
+    announcer: Announcer
+
+    def about(self) -> bytes:
+        """Return who this is, for people."""
+        return msgspec.json.encode(
+            {"group": self.group, "host": socket.gethostname(), "pid": os.getpid(), "since": self.clock.now()}
+        )
+
+
+def consumer_name() -> str:
+    """Return a name for a worker in its group: for people, who it is; for the bus, a token that is never used twice."""
+    host = "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())[:64]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"

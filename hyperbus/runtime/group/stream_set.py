@@ -1,0 +1,62 @@
+"""The streams that a worker reads: what type each of them holds, and which are set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import ServerError
+from hyperbus.event.routing import TypeFilter
+from hyperbus.signals import Announcer, ConnectionChanged
+
+#: How long a stream that cannot be read is set aside.
+SET_ASIDE: Seconds = 30.0
+
+
+class StreamSet:
+    """Grows while the worker runs: streams are found after they are born.
+
+    A key that is no stream would make every read fail; it is set aside for a while, and the others go on.
+    """
+
+    def __init__(self, types: TypeFilter, announcer: Announcer, clock: Clock) -> None:
+        self._types = types
+        self._announcer = announcer
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._names: tuple[str, ...] = ()
+        #: Until when streams are set aside, on the monotonic clock.
+        self._aside: dict[str, float] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every stream, those that are set aside included."""
+        return self._names
+
+    def missing(self, streams: Mapping[str, str]) -> dict[str, str]:
+        """Return those of these streams (key and type) that the consumer takes and that are not in the set yet."""
+        matches = self._types.matches
+        return {name: kind for name, kind in streams.items() if name not in self._known and matches(kind)}
+
+    def add(self, streams: Mapping[str, str]) -> None:
+        """Take streams in, with the types that they hold."""
+        self._known |= streams
+        self._names = tuple(self._known)
+
+    def type_in(self, stream: str) -> str:
+        """Return the event type that a stream of the set holds."""
+        return self._known[stream]
+
+    def readable(self) -> tuple[str, ...]:
+        """Return the streams that are not set aside."""
+        if self._aside:
+            now = self._clock.monotonic()
+            self._aside = {name: until for name, until in self._aside.items() if until > now}
+            return tuple(name for name in self._names if name not in self._aside)
+        return self._names
+
+    def set_aside(self, stream: str, error: ServerError) -> None:
+        """Leave a stream that the server refuses to read alone for `SET_ASIDE` seconds."""
+        self._aside[stream] = self._clock.monotonic() + SET_ASIDE
+        why = f"left alone for {SET_ASIDE:.0f} s: {error}"
+        self._announcer.announce(ConnectionChanged(f"stream {stream}", connected=False, error=why, kind="stream"))

@@ -1,0 +1,149 @@
+"""The parts of a worker of a group. Here, and only here, they are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from hyperbus.errors import HyperbusError
+from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.group.checkpoints import Checkpoints
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.group.ownership import LEASE, Ownership
+from hyperbus.runtime.group.starting_point import StartingPoint
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.handling.deliveries import Deliveries
+from hyperbus.runtime.handling.executor import Executor
+from hyperbus.runtime.handling.handler import Handler
+from hyperbus.runtime.handling.running_handlers import RunningHandlers
+from hyperbus.runtime.handling.settlement import Settlement
+from hyperbus.runtime.in_flight.decoder import EventDecoder
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.key_order import KeyOrder
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
+from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.outcomes.acker import Acker
+from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter
+from hyperbus.runtime.outcomes.guarantees import AtLeastOnce, AtMostOnce, Guarantee
+from hyperbus.runtime.outcomes.parked_entries import LEASE_TTLS, ParkedEntries
+from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
+from hyperbus.runtime.parts import Parts
+from hyperbus.runtime.poison.quarantine import Quarantine
+from hyperbus.runtime.poison.start_counts import StartCounts
+from hyperbus.runtime.reading.group_reader import GroupReader
+from hyperbus.runtime.reading.pending_recovery import PendingRecovery
+from hyperbus.runtime.recovery.claims import Claims
+from hyperbus.runtime.recovery.handover import HANDED_OVER, Handover
+from hyperbus.runtime.recovery.liveness import Liveness
+from hyperbus.runtime.recovery.reclaimer import Reclaimer
+from hyperbus.runtime.services import Services
+from hyperbus.signals import StreamsFound
+from hyperbus.transport import Reader, record_names
+
+
+class GroupWorker:
+    """Reads for a group, handles, acks; recovers what others left, and hands over what it leaves."""
+
+    def __init__(
+        self, handler: Handler, running: RunningHandlers, consumer: str, connection: Reader, services: Services
+    ) -> None:
+        declaration, transport, clock = handler.declaration, services.transport, services.clock
+        self._declaration = declaration
+        self._services = services
+        self._member = member = Member(declaration.group, consumer, transport.streams, clock, services.announcer)
+        ordered = declaration.order_by is not None
+        # what the parts share
+        decoder = EventDecoder(services.codecs, {**services.data_types, **declaration.data_types})
+        order = KeyOrder(decoder, declaration.key_of) if ordered else None
+        doubt = PendingDoubt()
+        self._inbox = inbox = Inbox(services.prefetch, services.prefetch_bytes)
+        self._stream_set = stream_set = StreamSet(declaration.types, services.announcer, clock)
+        lease = Lease(transport.records, record_names.sweep_lease(member.group), consumer, LEASE)
+        ownership = Ownership(lease, clock, ordered=ordered)
+        liveness = Liveness(transport.records, clock, services.heartbeat_ttl)
+        checkpoints = Checkpoints(transport.streams, member.group)
+        self._start = start = StartingPoint(member, transport.records, checkpoints, declaration.start_from)
+        # how deliveries end
+        acker = Acker(member, inbox, prefetch=services.prefetch)
+        inbox.when_starving(acker.hurry)
+        dead_letters = DeadLetterWriter(member, inbox)
+        self._retries = retries = RetryScheduler(member, inbox, doubt, order)
+        lease_of_parked = services.heartbeat_ttl * LEASE_TTLS
+        self._parked = parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=lease_of_parked)
+        guarantee: Guarantee = AtLeastOnce(acker, retries, dead_letters, parked)
+        if declaration.ack == "received":
+            guarantee = AtMostOnce(member, inbox, dead_letters, parked)
+        # how they come in
+        recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries)
+        self._reader = GroupReader(member, connection, stream_set, start, ownership, doubt, recovery, inbox)
+        claims = Claims(member, inbox, stream_set, retries, doubt)
+        reclaimer = Reclaimer(member, inbox, stream_set, doubt, ownership, liveness, claims, checkpoints)
+        self._handover = Handover(member, liveness, services.notifier, doubt, ordered=ordered)
+        # how they are handled
+        self._executor = Executor(
+            handler, running, inbox, decoder, Deliveries(member, decoder, services.publish),
+            Settlement(declaration, guarantee, services.announcer, clock),
+            Quarantine(member, StartCounts.of_group(member), services.isolation, inbox), order,
+        )  # fmt: skip
+        self.parts = Parts(
+            consumer,
+            intake=self._reader,
+            lanes=self._executor,
+            background=[reclaimer.run, retries.run, parked.take, recovery.interrupt_reads],
+            finishers=[acker, dead_letters, parked],
+        )
+        #: Entries that nobody began to handle and that are not handed over yet.
+        self._unbegun: list[Received] = []
+
+    async def enter(self) -> None:
+        """Be known to live.
+
+        Raises:
+            BusUnavailable: the server cannot be reached; there is nothing to leave then.
+        """
+        services, member = self._services, self._member
+        await services.heartbeat.add(member.consumer, member.about())
+        services.heartbeat.subscribe(self._parked.keep)
+        services.notifier.subscribe(HANDED_OVER, self._handover.hear)
+
+    async def join(self) -> None:
+        """Take a place in the group: create it on each stream, and be known to it.
+
+        Raises:
+            BusUnavailable: the server cannot be reached.
+        """
+        services, types = self._services, self._declaration.types
+        known = await services.finder.subscribe(self._take_in) if types.globs else {}
+        await self._take_in({**services.named_streams(types), **known})
+        await self._reader.join()
+
+    async def _take_in(self, streams: Mapping[str, str]) -> None:
+        """Read the streams among these that the consumer takes and that are new to it."""
+        new = self._stream_set.missing(streams)
+        if new:
+            await self._start.create(tuple(new))
+            await self._reader.add_streams(new)
+            self._services.announcer.announce(StreamsFound(self._member.group, tuple(new)))
+
+    async def hand_over(self) -> None:
+        """Hand out nothing more; give what nobody began to handle to others."""
+        self._unbegun += [*self._inbox.close(), *self._executor.unbegun(), *self._retries.waiting()]
+        await self._give(self._unbegun)
+
+    async def _give(self, unbegun: Sequence[Received]) -> None:
+        self._unbegun = self._parked.give_back(unbegun)
+        if self._unbegun:
+            await self._handover.give(self._unbegun)
+        self._unbegun = []
+
+    async def leave(self) -> None:
+        """Give up the place in the group; what is still pending is free for others at once."""
+        services, member = self._services, self._member
+        services.notifier.unsubscribe(HANDED_OVER, self._handover.hear)
+        services.finder.unsubscribe(self._take_in)
+        services.heartbeat.unsubscribe(self._parked.keep)
+        await self._give([*self._unbegun, *self._inbox.close(), *self._executor.unbegun()])
+        await self._parked.leave()
+        await services.heartbeat.remove(member.consumer)
+        with suppress(HyperbusError):  # failing leaves it to another worker's sweep
+            await member.streams.remove_consumer(member.group, member.consumer, self._stream_set.names)

@@ -1,0 +1,47 @@
+"""Which handlers of a worker run now, since when, and whether they are being cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hyperbus.clock import Clock, Seconds
+
+
+class RunningHandlers:
+    """One place for each lane of a worker.
+
+    Attributes:
+        began: when each lane's handler began, on the monotonic clock; 0 where none runs. Lanes write it themselves.
+    """
+
+    def __init__(self, lanes: int, clock: Clock) -> None:
+        self.began = [0.0] * lanes
+        self.monotonic = clock.monotonic
+        self._lanes: asyncio.Task[Any] | None = None
+
+    def count(self) -> int:
+        """Return how many handlers run now."""
+        return sum(map(bool, self.began))
+
+    def oldest(self) -> Seconds | None:
+        """Return for how long the handler that began first has been running; None when none runs."""
+        began = [moment for moment in self.began if moment]
+        return self.monotonic() - min(began) if began else None
+
+    def run_in(self, lanes: asyncio.Task[Any] | None) -> None:
+        """Note the task that owns all lanes: when that one is cancelled, handlers are cut off."""
+        self._lanes = lanes
+
+    def cut_off(self) -> bool:
+        """Tell whether all lanes are to end now, as opposed to one whose handler cancelled its own task."""
+        return self._lanes is not None and self._lanes.cancelling() > 0
+
+    def failure(self, error: BaseException) -> BaseException:
+        """Return what a handler raised, unless it is that all lanes are to end now: then raise it.
+
+        Else something inside the handler was cancelled, or the handler cancelled its own task.
+        """
+        if isinstance(error, asyncio.CancelledError) and self.cut_off():
+            raise error
+        return error

@@ -1,0 +1,106 @@
+"""An entry in this worker's hands, and the ways in which it can get there again. Its tries are counted here only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from hyperbus.transport import Parked
+
+
+class Received(msgspec.Struct, gc=False, eq=False):
+    """An entry in this worker's hands.
+
+    Nobody sets `tries`, `alone` and `suspect` but the methods below, each of which is one thing that can happen to it.
+
+    Attributes:
+        stream: the stream's key.
+        event_type: the type that the stream holds.
+        id: the entry's id.
+        fields: the entry's fields as they were read; flat.
+        size: what it counts for, in bytes: its body, of the one field that hyperbus writes.
+        first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
+        tries: how often the group was handed it, the next time included.
+        alone: it may be what makes a batch fail, so it is handed over without neighbours.
+        suspect: it may be what killed a process, so it is handed over while nothing else runs.
+        parked: it is held by the group's parked entries, and not pending.
+    """
+
+    stream: str
+    event_type: str
+    id: bytes
+    fields: list[bytes]
+    size: int
+    first_time: float
+    tries: int = 1
+    alone: bool = False
+    suspect: bool = False
+    parked: bool = False
+
+    # -- how it came here again
+
+    def claimed(self, delivery_count: int, *, innocent: int) -> None:
+        """Note that it was claimed from a dead worker.
+
+        Args:
+            delivery_count: how often it was delivered, the claim included.
+            innocent: deliveries up to which it is no suspect.
+        """
+        self.tries = delivery_count
+        self.alone = self.suspect = delivery_count > innocent
+
+    def recovered(self, delivery_count: int) -> None:
+        """Note that it was found pending with this worker, which did not know of it."""
+        self.tries = max(1, delivery_count)
+
+    def resumed(self, *, claimed: bool) -> None:
+        """Note that it has a schedule: it waited for a try that nobody has begun, and killed nobody.
+
+        `claimed`: the claim has raised its tries, which is undone.
+        """
+        self.tries = max(2, self.tries - claimed)
+        self.alone, self.suspect = True, False
+
+    # -- what happened to it here
+
+    def retried(self) -> None:
+        """Note that a try of it failed and that there is to be another."""
+        self.tries += 1
+        self.alone = True
+
+    def suspected(self) -> None:
+        """Note that somebody may have died of it."""
+        self.suspect = True
+
+    def cleared(self) -> None:
+        """Note that it need not wait for the process to itself any more."""
+        self.suspect = False
+
+
+def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float) -> list[Received]:
+    """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
+    return [
+        Received(stream, event_type, entry_id, fields, len(fields[-1]) if fields else 0, now)
+        for entry_id, fields in entries
+    ]
+
+
+def take_from_parked(stream: str, event_type: str, entries: Iterable[Parked]) -> list[Received]:
+    """Return parked entries whose time has come, as they are put into this worker's hands."""
+    return [
+        Received(
+            stream, event_type, entry.entry_id, entry.fields, len(entry.fields[-1]) if entry.fields else 0,
+            entry.first_time, tries=entry.tries + 1, alone=True, parked=True,
+        )
+        for entry in entries
+    ]  # fmt: skip
+
+
+def by_stream(received: Iterable[Received]) -> dict[str, list[Received]]:
+    """Return entries by the stream that they are of, in their order."""
+    found: dict[str, list[Received]] = {}
+    for item in received:
+        found.setdefault(item.stream, []).append(item)
+    return found

@@ -1,0 +1,145 @@
+"""Reads without a group, from a position of its own in each stream: for `every_process`, and for `bus.read`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+from hyperbus.clock import Clock, Seconds
+from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.reading.read_planner import share
+from hyperbus.signals import Announcer, ConnectionChanged
+from hyperbus.transport import Read, Reader
+
+#: How long a read waits for something new before it is asked again.
+BLOCK: Seconds = 2.0
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+
+
+class Cursor:
+    """A position in each stream, and the reads that begin there.
+
+    A server that is away is asked again after a while; a stream that it refuses to read is set aside, and the others
+    go on.
+    """
+
+    def __init__(
+        self, name: str, connection: Reader, stream_set: StreamSet, announcer: Announcer, clock: Clock
+    ) -> None:
+        self._name = name
+        self._connection = connection
+        self._stream_set = stream_set
+        self._announcer = announcer
+        self._clock = clock
+        self._positions: dict[str, bytes] = {}
+        self._changed = asyncio.Event()
+        self._pause = _FIRST_PAUSE
+        self._lost = False
+        self._stopped = False
+
+    async def add_streams(self, positions: Mapping[str, bytes]) -> None:
+        """Read these streams of the set too, after these ids."""
+        self._positions = {**positions, **self._positions}
+        self._changed.set()
+        await self._connection.wake()
+
+    def advance(self, stream: str, entry_id: bytes) -> None:
+        """Let the next read of a stream begin after an entry."""
+        self._positions[stream] = entry_id
+
+    async def stop(self) -> None:
+        """Let a read that waits return."""
+        self._stopped = True
+        self._changed.set()
+        await self._connection.wake()
+
+    def is_stopped(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._stopped
+
+    def streams(self) -> int:
+        """Return how many streams the next read asks."""
+        return len(self._stream_set.readable())
+
+    async def read(self, *, count: int) -> Read:
+        """Return what comes next, at most `count` entries of each stream; [] when there was nothing, or it failed.
+
+        Waits for the first entry for `BLOCK` seconds, and after a failure for longer each time. Never raises for the
+        server's sake: what is wrong with it is announced.
+        """
+        positions = {name: self._positions[name] for name in self._stream_set.readable() if name in self._positions}
+        if not positions:
+            await self._wait(BLOCK)
+            return []
+        try:
+            read = await self._connection.read(positions, count=count, block=BLOCK)
+        except ServerError:
+            await self._set_aside(positions)
+        except HyperbusError as error:
+            self._announce(lost=True, error=str(error))
+        else:
+            self._pause = _FIRST_PAUSE
+            self._announce(lost=False)
+            return read
+        await self._wait(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        return []
+
+    async def _set_aside(self, positions: Mapping[str, bytes]) -> None:
+        """Find the streams that the server refuses to read, and set them aside."""
+        for name, position in positions.items():
+            try:
+                await self._connection.read({name: position}, count=1, block=0)
+            except BusUnavailable:
+                return  # the next read finds out
+            except ServerError as error:
+                self._stream_set.set_aside(name, error)
+
+    async def _wait(self, seconds: Seconds) -> None:
+        """Wait, but not while something has changed, or after `stop`."""
+        self._changed.clear()
+        if self._stopped:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def _announce(self, *, lost: bool, error: str = "") -> None:
+        if lost != self._lost:
+            self._lost = lost
+            part = f"reader of {self._name}"
+            self._announcer.announce(ConnectionChanged(part, connected=not lost, error=error, kind="reader"))
+
+
+class CursorReader:
+    """Reads into the inbox of a consumer whose every process sees every event.
+
+    It begins after what each stream holds at the start; a stream born later is read from its first entry.
+    """
+
+    def __init__(self, cursor: Cursor, stream_set: StreamSet, inbox: Inbox, clock: Clock) -> None:
+        self._cursor = cursor
+        self._stream_set = stream_set
+        self._inbox = inbox
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Read until stopped."""
+        while not self._cursor.is_stopped():
+            room = await self._inbox.wait_for_room()
+            if self._cursor.is_stopped():
+                return
+            read = await self._cursor.read(count=share(room, self._cursor.streams()))
+            now = self._clock.now()
+            for stream, page in read:
+                self._cursor.advance(stream, page.pairs[-1][0])
+                self._inbox.put(stream, receive(stream, self._stream_set.type_in(stream), page.pairs, now))
+
+    async def stop(self) -> None:
+        """Let `run` end; a read that is under way is taken in first."""
+        await self._cursor.stop()

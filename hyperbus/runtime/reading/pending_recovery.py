@@ -1,0 +1,92 @@
+"""Finds again what is pending with this worker without its knowing: a read broke off, or a leaving worker gave it."""
+
+from __future__ import annotations
+
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
+from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
+from hyperbus.signals import Recovered
+from hyperbus.transport import FIRST_ID, Reader
+
+#: Pending entries that are read again at a time: the server looks each of them up, and does nothing else meanwhile.
+RECOVER_PAGE = 100
+
+
+class PendingRecovery:
+    """Settles the doubt: takes in what is pending with this worker and not held by it. Called by who reads."""
+
+    def __init__(
+        self,
+        member: Member,
+        connection: Reader,
+        stream_set: StreamSet,
+        inbox: Inbox,
+        doubt: PendingDoubt,
+        retries: RetryScheduler,
+    ) -> None:
+        self._member = member
+        self._connection = connection
+        self._stream_set = stream_set
+        self._inbox = inbox
+        self._doubt = doubt
+        self._retries = retries
+
+    async def interrupt_reads(self) -> None:
+        """Interrupt a read that waits whenever the doubt is urgent; until cancelled."""
+        while True:
+            await self._doubt.urgent()
+            await self._connection.wake()
+
+    async def settle(self) -> None:
+        """Ask for what is pending, stream by stream, and take in what is not held.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses; the doubt stays.
+        """
+        with self._doubt.settling():
+            for stream in self._stream_set.readable():
+                await self._recover_stream(stream)
+
+    async def _recover_stream(self, stream: str) -> None:
+        member, after = self._member, FIRST_ID
+        while True:
+            page = min(await self._inbox.wait_for_room(), RECOVER_PAGE)
+            if self._inbox.closed:
+                return
+            with self._inbox.remembering() as gone:
+                pending = await member.streams.pending(
+                    stream, member.group, consumer=member.consumer, after=after, count=page
+                )
+                if any(self._is_unknown(stream, entry.id, gone) for entry in pending):
+                    counts = {entry.id: entry.delivery_count for entry in pending}
+                    await self._recover_page(stream, after, counts, gone)
+            if len(pending) < page:
+                return
+            after = pending[-1].id
+
+    def _is_unknown(self, stream: str, entry_id: bytes, gone: set[tuple[str, bytes]]) -> bool:
+        return not self._inbox.holds(stream, entry_id) and (stream, entry_id) not in gone
+
+    async def _recover_page(
+        self, stream: str, after: bytes, counts: dict[bytes, int], gone: set[tuple[str, bytes]]
+    ) -> None:
+        member = self._member
+        entries = await self._connection.read_pending(
+            member.group, member.consumer, stream, after=after, count=len(counts)
+        )
+        # reading them has raised the counts of all, and was no delivery
+        await member.streams.set_delivery_counts(stream, member.group, member.consumer, list(counts.items()))
+        unknown = [entry for entry in entries if self._is_unknown(stream, entry.id, gone)]
+        deleted = [entry.id for entry in unknown if not entry.fields]
+        if deleted:
+            await member.streams.ack([(stream, member.group, deleted)])
+        found = [entry for entry in unknown if entry.fields]
+        received = receive(stream, self._stream_set.type_in(stream), found, member.clock.now())
+        for item in received:
+            item.recovered(counts.get(item.id, 1))
+        self._inbox.put(stream, await self._retries.resume(stream, received, claimed=False))
+        if found:
+            member.announcer.announce(Recovered(member.group, stream, len(found)))

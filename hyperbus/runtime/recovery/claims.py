@@ -1,0 +1,89 @@
+"""How what dead workers left is claimed: page by page, as far as there is room, and in order where one is kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
+from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
+from hyperbus.runtime.poison.start_counts import INNOCENT
+from hyperbus.signals import Claimed
+from hyperbus.transport import FIRST_ID
+
+#: Entries that are claimed in one round trip, at most; more would hold the server too long.
+PAGE = 100
+
+
+class Claims:
+    """Claims for one worker; each claim checks that the dead one still owns the entry."""
+
+    def __init__(
+        self, member: Member, inbox: Inbox, stream_set: StreamSet, retries: RetryScheduler, doubt: PendingDoubt
+    ) -> None:
+        self._member = member
+        self._inbox = inbox
+        self._stream_set = stream_set
+        self._retries = retries
+        self._doubt = doubt
+
+    async def claim_all(self, stream: str, owner: str) -> int:
+        """Claim what a dead `owner` left in one stream, as far as there is room; return how many entries.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses the stream.
+        """
+        member, claimed = self._member, 0
+        while room := min(self._inbox.room(), PAGE):
+            left = await member.streams.pending(stream, member.group, consumer=owner, after=FIRST_ID, count=room)
+            if not left:
+                break
+            claimed += await self._claim(stream, owner, [entry.id for entry in left], in_order=False)
+        return claimed
+
+    async def claim_in_order(self, stream: str, owners: AbstractSet[str], dead: AbstractSet[str]) -> int:
+        """Claim what dead owners left in a stream of an ordered group, oldest first, whoever had it; return how many.
+
+        While one that lives, or may live, has something pending, nothing is claimed: it could be older. Nor while a
+        claim may have been answered unheard: what it brought is older. Two workers may sweep at once, where a sweep
+        took longer than the lease: the one that has claimed the oldest gets all.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses the stream.
+        """
+        if owners - dead or self._doubt.unsettled:
+            return 0
+        member, claimed, after = self._member, 0, FIRST_ID
+        while owners and (room := min(self._inbox.room(), PAGE)):
+            page = await member.streams.pending(stream, member.group, after=after, count=room)
+            for owner, left in itertools.groupby(page, key=lambda entry: entry.consumer):
+                if owner == member.consumer:
+                    continue
+                if owner not in owners:
+                    return claimed
+                ids = [entry.id for entry in left]
+                taken = await self._claim(stream, owner, ids, in_order=True)
+                claimed += taken
+                if taken < len(ids):
+                    break  # some are gone, or another worker's: look again before claiming newer ones
+            else:
+                if len(page) < room:
+                    break
+                after = page[-1].id
+        return claimed
+
+    async def _claim(self, stream: str, owner: str, ids: Sequence[bytes], *, in_order: bool) -> int:
+        member = self._member
+        taken = await member.streams.claim(stream, member.group, member.consumer, ids, owner=owner, in_order=in_order)
+        received = receive(stream, self._stream_set.type_in(stream), [entry for entry, _ in taken], member.clock.now())
+        for item, (_, count) in zip(received, taken, strict=True):
+            item.claimed(count, innocent=INNOCENT)
+        self._inbox.put(stream, await self._retries.resume(stream, received, claimed=True))
+        if taken:
+            member.announcer.announce(Claimed(member.group, stream, len(taken), owner))
+        return len(taken)

@@ -1,0 +1,69 @@
+"""What may wait in a publisher, and who waits when it is full."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hyperbus import BusUnavailable
+from tests.faults import FaultyTransport
+from tests.unit.publisher.publishing import Gate, Placed, a_bus, away, numbers
+
+
+async def test_publish_waits_for_room_and_gives_up_at_its_deadline() -> None:
+    """A full buffer makes the next publisher wait, and tells it at its deadline that nothing was sent."""
+    transport = FaultyTransport()
+    async with a_bus(transport, publish_buffer=2) as bus:
+        gate = transport.streams.overrides["append"] = Gate()
+        held = [asyncio.create_task(bus.publish(Placed(number=n))) for n in range(2)]
+        await gate.reached.wait()
+        with pytest.raises(BusUnavailable, match="no room"):
+            await bus.publish(Placed(number=9), timeout=0.02)
+        waiting = asyncio.create_task(bus.publish(Placed(number=2)))
+        gate.open.set()
+        await asyncio.gather(*held, waiting)
+        assert await numbers(transport) == [0, 1, 2]
+
+
+async def test_room_is_counted_in_bytes_too() -> None:
+    """A large event fills the buffer by itself, yet one that is alone always fits."""
+    transport = FaultyTransport()
+    async with a_bus(transport, publish_buffer_bytes=1000) as bus:
+        gate = transport.streams.overrides["append"] = Gate()
+        large = asyncio.create_task(bus.publish(Placed(text="x" * 5000)))
+        await gate.reached.wait()
+        with pytest.raises(BusUnavailable, match="no room"):
+            await bus.publish(Placed(), timeout=0.02)
+        gate.open.set()
+        await large
+
+
+async def test_room_of_events_whose_time_was_over_is_free_again() -> None:
+    """Who waits for room gets it when those in the buffer have given up, and not only when something was sent."""
+    transport = FaultyTransport()
+    async with a_bus(transport, publish_buffer=1) as bus:
+        transport.records.overrides["add_members"] = away(3)
+        hopeless = asyncio.create_task(bus.publish(Placed(number=1), timeout=0.02))
+        await asyncio.sleep(0)
+        patient = asyncio.create_task(bus.publish(Placed(number=2), timeout=2.0))
+        with pytest.raises(BusUnavailable):
+            await hopeless
+        await asyncio.wait_for(patient, 1.0)
+        assert await numbers(transport) == [2]
+
+
+async def test_who_waits_for_room_while_the_bus_closes_is_told() -> None:
+    """A publisher without room learns that its event was not sent."""
+    transport = FaultyTransport()
+    bus = a_bus(transport, publish_buffer=1)
+    async with bus:
+        gate = transport.streams.overrides["append"] = Gate()
+        first = asyncio.create_task(bus.publish(Placed(number=1)))
+        await gate.reached.wait()
+        second = asyncio.create_task(bus.publish(Placed(number=2)))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.02, gate.open.set)
+    assert isinstance(await first, str)
+    with pytest.raises(BusUnavailable, match="closed"):
+        await second
