@@ -53,7 +53,9 @@ class Parking(Protocol):
         """
         ...
 
-    async def bury_parked(self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]) -> list[bool]:
+    async def dead_letter_parked(
+        self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]
+    ) -> list[bool]:
         """Move entries to the group's dead letters, atomically, where `holder` still has them; tell which."""
         ...
 

@@ -90,7 +90,7 @@ async def test_parking_is_refused_and_the_entry_stays_pending(harness: Harness, 
 
 
 async def test_parked_entries_can_be_done_with(harness: Harness, memory: Memory) -> None:
-    """Taking, renewing, giving back, finishing and burying are all taken: they make room."""
+    """Taking, renewing, giving back, finishing and dead-lettering are all taken: they make room."""
     stream, ids = await harness.delivered(3)
     streams = harness.streams
     await streams.park(stream, "g", "c1", [parked(entry_id) for entry_id in ids])
@@ -99,7 +99,7 @@ async def test_parked_entries_can_be_done_with(harness: Harness, memory: Memory)
     assert await streams.renew_parked(stream, "g", "h", ids, now=4.0, lease=10) == [True] * 3
     assert await streams.reschedule_parked(stream, "g", "h", [(ids[0], 4, 99.5)]) == [True]
     assert await streams.finish_parked(stream, "g", "h", ids[1:2]) == [True]
-    assert await streams.bury_parked(stream, "g", "h", [letter(ids[2])]) == [True]
+    assert await streams.dead_letter_parked(stream, "g", "h", [letter(ids[2])]) == [True]
     assert len(await streams.dead_letters(stream, "g")) == 1
     assert await streams.next_parked([(stream, "g")]) == [99.5]
 

@@ -136,8 +136,8 @@ async def test_a_parked_entry_is_buried_in_one_step(harness: Harness) -> None:
     stream, ids = await parked_stream(harness, NOW, NOW)
     await take(harness, stream, "h1", count=1)
     letters = [letter(entry_id) for entry_id in (*ids, ids[0])]
-    assert await harness.streams.bury_parked(stream, "g", "h2", letters) == [False] * 3
-    assert await harness.streams.bury_parked(stream, "g", "h1", letters) == [True, False, False]
+    assert await harness.streams.dead_letter_parked(stream, "g", "h2", letters) == [False] * 3
+    assert await harness.streams.dead_letter_parked(stream, "g", "h1", letters) == [True, False, False]
     assert [read for _, read in await harness.streams.dead_letters(stream, "g")] == [letter(ids[0])]
     assert [entry.entry_id for entry in await take(harness, stream)] == [ids[1]]
 
@@ -148,7 +148,7 @@ async def test_what_cannot_be_buried_stays_parked(harness: Harness) -> None:
     await take(harness, stream, "h1")
     harness.place.set_value(dead_letter_key(stream, "g"), b"text")
     with pytest.raises(WrongTypeError):
-        await harness.streams.bury_parked(stream, "g", "h1", [letter(ids[0])])
+        await harness.streams.dead_letter_parked(stream, "g", "h1", [letter(ids[0])])
     assert await harness.streams.parked_count([(stream, "g")]) == [1]
     assert await harness.streams.finish_parked(stream, "g", "h1", ids) == [True]
 
@@ -187,6 +187,6 @@ async def test_empty_calls_are_allowed(harness: Harness) -> None:
     assert await streams.renew_parked(stream, "g", "h1", [], now=NOW, lease=1) == []
     assert await streams.finish_parked(stream, "g", "h1", []) == []
     assert await streams.reschedule_parked(stream, "g", "h1", []) == []
-    assert await streams.bury_parked(stream, "g", "h1", []) == []
+    assert await streams.dead_letter_parked(stream, "g", "h1", []) == []
     assert await streams.parked_count([]) == []
     assert await streams.next_parked([]) == []

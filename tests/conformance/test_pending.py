@@ -226,7 +226,7 @@ async def test_the_key_of_dead_letters_is_as_the_design_says(harness: Harness) -
 
 
 async def test_a_dead_letter_needs_the_owner(harness: Harness) -> None:
-    """A consumer that lost the entry can neither bury nor ack it."""
+    """A consumer that lost the entry can neither dead-letter nor ack it."""
     stream, ids = await harness.delivered(2)
     await harness.streams.claim(stream, "g", "c2", [ids[0]], owner="c1")
     letters = [letter(entry_id) for entry_id in ids]

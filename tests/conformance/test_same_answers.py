@@ -47,7 +47,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("renew_parked"), STREAMS, GROUPS, CONSUMERS, IDS, TIMES),
     st.tuples(st.just("finish_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
     st.tuples(st.just("reschedule_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
-    st.tuples(st.just("bury_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
+    st.tuples(st.just("dead_letter_parked"), STREAMS, GROUPS, CONSUMERS, IDS),
     st.tuples(st.just("suspect"), STREAMS, GROUPS, IDS),
     st.tuples(st.just("clear_suspects"), STREAMS, GROUPS, IDS),
     st.tuples(st.just("save_checkpoints"), STREAMS, GROUPS),
@@ -158,12 +158,12 @@ class Side:
         changes = [(entry_id, 5, position + 2.5) for position, entry_id in self._pairs(stream, ids)]
         return await self.harness.streams.reschedule_parked(self._names[stream], group, holder, changes)
 
-    async def bury_parked(self, stream: int, group: str, holder: str, ids: list[int]) -> Any:
+    async def dead_letter_parked(self, stream: int, group: str, holder: str, ids: list[int]) -> Any:
         letters = [
             DeadLetter(entry_id, [b"f", b"v"], "exhausted", "E", "m", "t", 2, 1.5, 2.5)
             for entry_id in self._ids(stream, ids)
         ]
-        return await self.harness.streams.bury_parked(self._names[stream], group, holder, letters)
+        return await self.harness.streams.dead_letter_parked(self._names[stream], group, holder, letters)
 
     async def suspect(self, stream: int, group: str, ids: list[int]) -> Any:
         return await self.harness.streams.suspect(self._names[stream], group, self._ids(stream, ids))

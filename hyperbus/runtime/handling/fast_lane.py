@@ -137,7 +137,7 @@ class FastLane:
             return []
 
     def _lend(self, taken: list[Received]) -> None:
-        """Turn round what was taken, so that its last item is the next to begin; requeue what is left of it soon."""
+        """Reverse what was taken, so that its last item is the next to begin; requeue what is left of it soon."""
         taken.reverse()
         asyncio.get_running_loop().call_soon(self._requeue, taken)
 

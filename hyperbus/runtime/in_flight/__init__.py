@@ -1,1 +1,1 @@
-"""What a worker holds: from the moment it is delivered until it is let go."""
+"""What a worker holds: from the moment it is delivered until it is released."""

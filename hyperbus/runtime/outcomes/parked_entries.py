@@ -283,7 +283,7 @@ class ParkedEntries:
         member, (stream, letter) = self._member, self._letters[0]
         moved = False
         with suppress(ServerError):
-            (moved,) = await member.streams.bury_parked(stream, member.group, member.consumer, [letter])
+            (moved,) = await member.streams.dead_letter_parked(stream, member.group, member.consumer, [letter])
         self._letters.pop(0)
         await self._end(stream, [letter.entry_id])
         if moved:

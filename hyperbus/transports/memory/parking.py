@@ -79,7 +79,9 @@ class MemoryParking(Part):
         with self._store.lock:
             return self._change(stream, group, holder, [entry_id for entry_id, _, _ in changes], give_back)
 
-    async def bury_parked(self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]) -> list[bool]:
+    async def dead_letter_parked(
+        self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]
+    ) -> list[bool]:
         """Move entries to the group's dead letters, where `holder` still has them; tell which."""
         await self._session.enter()
         key = dead_letter_key(stream, group)

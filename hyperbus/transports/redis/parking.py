@@ -22,7 +22,7 @@ _TAKE_PARKED = Script("take_parked")
 _RENEW_PARKED = Script("renew_parked")
 _FINISH_PARKED = Script("finish_parked")
 _RESCHEDULE_PARKED = Script("reschedule_parked")
-_BURY_PARKED = Script("bury_parked")
+_DEAD_LETTER_PARKED = Script("dead_letter_parked")
 
 
 class RedisParking(Part):
@@ -67,11 +67,13 @@ class RedisParking(Part):
         calls = [(_keys(stream, group), (holder, *words_of(part))) for part in slices(written, SCRIPT_IDS)]
         return flags(await self._commands.run_script(_RESCHEDULE_PARKED, calls))
 
-    async def bury_parked(self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]) -> list[bool]:
+    async def dead_letter_parked(
+        self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]
+    ) -> list[bool]:
         """Move entries to the group's dead letters, atomically, where `holder` still has them; tell which."""
         keys = (*_keys(stream, group), dead_letter_key(stream, group))
         calls = [(keys, (holder, *packed)) for packed in pack_letters(letters, holder)]
-        return flags(await self._commands.run_script(_BURY_PARKED, calls))
+        return flags(await self._commands.run_script(_DEAD_LETTER_PARKED, calls))
 
     async def parked_count(self, groups: Sequence[tuple[str, str]]) -> list[int]:
         """Return how many entries each (stream, group) has parked, those that are held included."""

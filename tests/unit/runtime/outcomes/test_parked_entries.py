@@ -261,7 +261,7 @@ async def test_the_server_is_told_until_it_has_heard() -> None:
         return away
 
     async with Running(heartbeat_ttl=0.8) as here:
-        methods = ("finish_parked", "bury_parked", "reschedule_parked")
+        methods = ("finish_parked", "dead_letter_parked", "reschedule_parked")
         here.transport.streams.overrides |= {name: once_away(name) for name in methods}
         await park(here, kind, group, *[body(n, kind) for n in range(3)])
         async with here.bus.running(handler):
