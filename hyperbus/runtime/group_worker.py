@@ -8,9 +8,9 @@ from contextlib import suppress
 from hyperbus.errors import HyperbusError
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.group.checkpoints import Checkpoints
+from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import LEASE, Ownership
-from hyperbus.runtime.group.starting_point import StartingPoint
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.handling.deliveries import Deliveries
 from hyperbus.runtime.handling.executor import Executor
@@ -62,7 +62,7 @@ class GroupWorker:
         ownership = Ownership(lease, clock, ordered=ordered)
         liveness = Liveness(transport.records, clock, services.heartbeat_ttl)
         checkpoints = Checkpoints(transport.streams, member.group)
-        self._start = start = StartingPoint(member, transport.records, checkpoints, declaration.start_from)
+        self._creator = creator = GroupCreator(member, transport.records, checkpoints, declaration.start_from)
         # how deliveries end
         acker = Acker(member, inbox, prefetch=services.prefetch)
         inbox.when_starving(acker.hurry)
@@ -75,7 +75,7 @@ class GroupWorker:
             guarantee = AtMostOnce(member, inbox, dead_letters, parked)
         # how they come in
         recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries)
-        self._reader = GroupReader(member, connection, stream_set, start, ownership, doubt, recovery, inbox)
+        self._reader = GroupReader(member, connection, stream_set, creator, ownership, doubt, recovery, inbox)
         claims = Claims(member, inbox, stream_set, retries, doubt)
         reclaimer = Reclaimer(member, inbox, stream_set, doubt, ownership, liveness, claims, checkpoints)
         self._handover = Handover(member, liveness, services.notifier, doubt, ordered=ordered)
@@ -96,12 +96,13 @@ class GroupWorker:
         self._unbegun: list[Received] = []
 
     async def enter(self) -> None:
-        """Be known to live.
+        """Settle where the group begins, and be known to live.
 
         Raises:
             BusUnavailable: the server cannot be reached; there is nothing to leave then.
         """
         services, member = self._services, self._member
+        await self._creator.prepare()
         await services.heartbeat.add(member.consumer, member.about())
         services.heartbeat.subscribe(self._parked.keep)
         services.notifier.subscribe(HANDED_OVER, self._handover.hear)
@@ -121,7 +122,7 @@ class GroupWorker:
         """Read the streams among these that the consumer takes and that are new to it."""
         new = self._stream_set.missing(streams)
         if new:
-            await self._start.create(tuple(new))
+            await self._creator.create(tuple(new))
             await self._reader.add_streams(new)
             self._services.announcer.announce(StreamsFound(self._member.group, tuple(new)))
 

@@ -18,6 +18,7 @@ from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.services import Services
 from hyperbus.runtime.worker import Worker
+from hyperbus.signals import Announcer
 from hyperbus.transport import FIRST_ID, Entry, Read
 
 #: Entries of one stream in one read of `read_events`.
@@ -82,18 +83,23 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
     )
     connection = services.transport.open_reader()
     stream_set = StreamSet(names, services.announcer, services.clock)
-    cursor = Cursor("bus.read", connection, stream_set, services.announcer, services.clock)
+    # whoever reads in a loop waits for the server as for events: nothing is announced as lost
+    cursor = Cursor("bus.read", connection, stream_set, Announcer(), services.clock)
 
     async def found(streams: Mapping[str, str]) -> None:
         new = stream_set.missing(streams)
         stream_set.add(new)
         await cursor.add_streams(dict.fromkeys(new, start))
 
+    services.cursors.add(cursor)
     try:
         known = await services.finder.subscribe(found) if names.globs else {}
         await found({**services.named_streams(names), **known})
-        while not services.closing.is_set():
-            for stream, entry in _in_order(await cursor.read(count=_PAGE)):
+        while not cursor.is_stopped():
+            read = await cursor.read(count=_PAGE)
+            if cursor.refusal is not None:
+                raise cursor.refusal
+            for stream, entry in _in_order(read):
                 cursor.advance(stream, entry.id)
                 (received,) = receive(stream, stream_set.type_in(stream), [entry], services.clock.now())
                 try:
@@ -102,6 +108,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                     continue  # what cannot be read has no place in a loop over events; groups dead-letter it
                 yield event
     finally:
+        services.cursors.discard(cursor)
         services.finder.unsubscribe(found)
         await connection.close()
 
@@ -112,7 +119,7 @@ def _start_id(after: str | None) -> bytes:
     Raises:
         InvalidSettingError: it is no entry id.
     """
-    if after is None:
+    if not after:
         return FIRST_ID
     if not _ENTRY_ID.fullmatch(after):
         raise InvalidSettingError(f"read(after={after!r:.100}) has to be an entry id, such as '1700000000000-0'")

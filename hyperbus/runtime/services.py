@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, suppress
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from hyperbus.runtime.coordination.heartbeat import Heartbeat
 from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.coordination.stream_finder import StreamFinder
 from hyperbus.runtime.poison.isolation import Isolation
+from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
 from hyperbus.signals import Announcer
@@ -63,8 +65,8 @@ class Services:
         self.isolation = Isolation(clock)
         #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.
         self.loops: dict[Stoppable, asyncio.Task[None]] = {}
-        #: Set when the bus closes: loops of `read` end.
-        self.closing = asyncio.Event()
+        #: What loops of `read` read with; stopped when the bus closes, so that they end.
+        self.cursors: set[Cursor] = set()
 
     def named_streams(self, types: TypeFilter) -> dict[str, str]:
         """Return the streams, with their types, that are known by name, before they exist."""
@@ -97,7 +99,7 @@ async def open_services(
     ):
         stack.push_async_callback(_end, asyncio.create_task(part, name=f"hyperbus {name}"))
     stack.push_async_callback(_end_loops, services.loops)
-    stack.callback(services.closing.set)
+    stack.push_async_callback(_end_reads, services.cursors)
     return services
 
 
@@ -117,6 +119,11 @@ async def _end_loops(loops: Mapping[Stoppable, asyncio.Task[None]]) -> None:
         worker.stop(drain_timeout=0)
     if loops:
         await asyncio.wait(tuple(loops.values()))
+
+
+async def _end_reads(cursors: AbstractSet[Cursor]) -> None:
+    for cursor in tuple(cursors):
+        await cursor.stop()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

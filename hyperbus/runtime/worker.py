@@ -9,7 +9,7 @@ from typing import Literal
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
 from hyperbus.runtime.cursor_worker import CursorWorker
-from hyperbus.runtime.group.member import consumer_name
+from hyperbus.runtime.group.consumer_name import consumer_name
 from hyperbus.runtime.group_worker import GroupWorker
 from hyperbus.runtime.handling.handler import Handler, handler_of, handler_threads
 from hyperbus.runtime.handling.running_handlers import RunningHandlers

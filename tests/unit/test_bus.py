@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from hyperbus import Bus, BusUnavailable, Event, EventData, HyperbusError, consumer
-from hyperbus.errors import AuthenticationError, DeclarationError, InvalidSettingError
+from hyperbus.errors import AuthenticationError, DeclarationError, InvalidSettingError, WrongTypeError
 from hyperbus.settings import Settings
 from hyperbus.signals import Acknowledged, WorkerChanged
 from hyperbus.transport import Entry
@@ -129,6 +129,26 @@ async def test_loops_end_when_their_bus_closes() -> None:
         await asyncio.sleep(0.05)
     results = await asyncio.wait_for(asyncio.gather(*loops), 2)
     assert [len(result) for result in results] == [1, 1, 0]
+
+
+async def test_reading_says_why_nothing_can_be_read_and_passes_by_what_is_no_stream() -> None:
+    """A loop over it alone would wait for ever; one over others too goes on with those."""
+    word = unique()
+    async with Running() as here:
+        here.memory.set_value(f"events:{word}.broken", b"no stream")
+        with pytest.raises(WrongTypeError):
+            await asyncio.wait_for(take(here.bus.read(f"{word}.broken"), 1), 5)
+        await here.publish(f"{word}.whole", 1)
+        (event,) = await asyncio.wait_for(take(here.bus.read(f"{word}.broken", f"{word}.whole"), 1), 5)
+        assert event.data["n"] == 1
+
+
+@pytest.mark.parametrize("after", ["garbage", "$", "1-2-3", "-1"])
+async def test_reading_after_what_is_no_entry_id_is_refused(after: str) -> None:
+    """Before anything is asked of the server."""
+    async with Running() as here:
+        with pytest.raises(InvalidSettingError, match="entry id"):
+            await take(here.bus.read("x", after=after), 1)
 
 
 async def test_reading_gives_history_and_then_what_comes() -> None:

@@ -18,7 +18,7 @@ from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
 from hyperbus.runtime.in_flight.received import Received
-from hyperbus.runtime.poison.quarantine import Quarantine
+from hyperbus.runtime.poison.quarantine import PoisonError, Quarantine
 
 
 class Executor:
@@ -80,6 +80,8 @@ class Executor:
                         self._start_lane(lanes, number)
                 for helper in helpers:
                     helper.cancel()
+            while not self._quarantine.judged.empty():
+                self._give_up(*self._quarantine.judged.get_nowait())
         finally:
             self._isolation.leave(self._running.oldest)
             self._settlement.finish()
@@ -149,11 +151,13 @@ class Executor:
     async def _judge(self) -> None:
         """Give up what was found to be poison, until cancelled."""
         while True:
-            received, judgement = await self._quarantine.judged.get()
-            self._settlement.poisonous(received, judgement)
-            key = self._order.key_of_undecoded(received) if self._order is not None else None
-            if key is not None:
-                self._begin_following(key)
+            self._give_up(*await self._quarantine.judged.get())
+
+    def _give_up(self, received: Received, judgement: PoisonError) -> None:
+        self._settlement.poisonous(received, judgement)
+        key = self._order.key_of_undecoded(received) if self._order is not None else None
+        if key is not None:
+            self._begin_following(key)
 
     def unbegun(self) -> list[Received]:
         """Return, and forget, suspects that were not admitted, and what waited behind another of its key."""

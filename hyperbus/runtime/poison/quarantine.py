@@ -12,11 +12,17 @@ from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.poison.isolation import Isolation, patience_for
-from hyperbus.runtime.poison.start_counts import PoisonError, StartCounts
+from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.signals import SuspectRuns
 
+#: Deaths of a process while an entry ran alone in it, after which the entry is not begun again.
+MOST_DEATHS = 2
 #: How long to wait until the server is asked again to forget what must not be held against an entry.
 _PAUSE: Seconds = 0.5
+
+
+class PoisonError(HyperbusError):
+    """An entry killed the process that handled it, each time it ran alone."""
 
 
 class Quarantine:
@@ -107,7 +113,7 @@ class Quarantine:
         cleared = False
         try:
             with suppress(HyperbusError):  # it runs uncounted: a death too few is better than one too many
-                judgement = await self._starts.begin(received)
+                judgement = await self._judge(received)
             if judgement is not None:
                 self.judged.put_nowait((received, judgement))
             else:
@@ -119,6 +125,17 @@ class Quarantine:
                 _PAUSE
             )  # others would share the guilt for a death that counts against it alone
             cleared = await self._starts.clear(received)
+
+    async def _judge(self, received: Received) -> PoisonError | None:
+        """Count that an entry is begun alone; return the judgement where its process died too often before.
+
+        Raises:
+            HyperbusError: the server is away or refuses; it was perhaps counted.
+        """
+        (begun,) = await self._starts.count(received.stream, [received.id])
+        if begun <= MOST_DEATHS:
+            return None
+        return PoisonError(f"the process died {MOST_DEATHS} times while this entry ran alone in it")
 
     async def _have_run(self, received: Received) -> None:
         """Let a lane run a suspect; wait for its end, or until it has kept others waiting for too long."""

@@ -1,4 +1,4 @@
-"""How often an entry was begun alone, or taken late, as the server counts it; and when it is judged."""
+"""How often an entry was begun alone, or taken late, as the server counts it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.transport import Streams
 
-#: Deaths of a process while an entry ran alone in it, after which the entry is not begun again.
-MOST_DEATHS = 2
 #: Deliveries up to which an entry is no suspect: its first, and the one after its first worker died.
 INNOCENT = 2
-
-
-class PoisonError(HyperbusError):
-    """An entry killed the process that handled it, each time it ran alone."""
 
 
 class StartCounts:
@@ -36,17 +30,6 @@ class StartCounts:
     def of_takings(cls, member: Member) -> Self:
         """Return the counts of parked entries that were taken late; kept apart, as no group has a colon in its name."""
         return cls(member.streams, f"{member.group}:parked")
-
-    async def begin(self, received: Received) -> PoisonError | None:
-        """Count that an entry is begun alone; return the judgement where it died too often before.
-
-        Raises:
-            HyperbusError: the server is away or refuses; it was perhaps counted.
-        """
-        (begun,) = await self.count(received.stream, [received.id])
-        if begun <= MOST_DEATHS:
-            return None
-        return PoisonError(f"the process died {MOST_DEATHS} times while this entry ran alone in it")
 
     async def clear(self, received: Received) -> bool:
         """Forget an entry that was handled, or judged, and killed nobody; tell whether the server has heard."""

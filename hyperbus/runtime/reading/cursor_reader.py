@@ -41,6 +41,8 @@ class Cursor:
         self._pause = _FIRST_PAUSE
         self._lost = False
         self._stopped = False
+        #: Why nothing can be read, though the server is there; None while something can.
+        self.refusal: HyperbusError | None = None
 
     async def add_streams(self, positions: Mapping[str, bytes]) -> None:
         """Read these streams of the set too, after these ids."""
@@ -70,7 +72,7 @@ class Cursor:
         """Return what comes next, at most `count` entries of each stream; [] when there was nothing, or it failed.
 
         Waits for the first entry for `BLOCK` seconds, and after a failure for longer each time. Never raises for the
-        server's sake: what is wrong with it is announced.
+        server's sake: what is wrong with it is announced, and is the `refusal` where waiting may not help.
         """
         positions = {name: self._positions[name] for name in self._stream_set.readable() if name in self._positions}
         if not positions:
@@ -78,27 +80,38 @@ class Cursor:
             return []
         try:
             read = await self._connection.read(positions, count=count, block=BLOCK)
-        except ServerError:
-            await self._set_aside(positions)
-        except HyperbusError as error:
+        except BusUnavailable as error:
             self._announce(lost=True, error=str(error))
+        except HyperbusError as error:
+            await self._refused(positions, error)
         else:
             self._pause = _FIRST_PAUSE
+            self.refusal = None
             self._announce(lost=False)
             return read
         await self._wait(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return []
 
-    async def _set_aside(self, positions: Mapping[str, bytes]) -> None:
-        """Find the streams that the server refuses to read, and set them aside."""
+    async def _refused(self, positions: Mapping[str, bytes], error: HyperbusError) -> None:
+        """Set aside the streams that cannot be read; where that leaves nothing, note why."""
+        if not await self._set_aside(positions):
+            return  # the server is away by now: the next read finds out
+        readable = self._stream_set.readable()
+        if not readable or len(readable) == len(positions):  # all of them, or it is not because of a stream
+            self.refusal = error
+            self._announce(lost=bool(readable), error=str(error))
+
+    async def _set_aside(self, positions: Mapping[str, bytes]) -> bool:
+        """Find the streams that the server refuses to read, and set them aside; False: it went away meanwhile."""
         for name, position in positions.items():
             try:
                 await self._connection.read({name: position}, count=1, block=0)
             except BusUnavailable:
-                return  # the next read finds out
+                return False
             except ServerError as error:
                 self._stream_set.set_aside(name, error)
+        return True
 
     async def _wait(self, seconds: Seconds) -> None:
         """Wait, but not while something has changed, or after `stop`."""

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
+from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import Ownership
-from hyperbus.runtime.group.starting_point import StartingPoint
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
@@ -43,7 +43,7 @@ class GroupReader:
         member: Member,
         connection: Reader,
         stream_set: StreamSet,
-        starting_point: StartingPoint,
+        creator: GroupCreator,
         ownership: Ownership,
         doubt: PendingDoubt,
         recovery: PendingRecovery,
@@ -52,7 +52,7 @@ class GroupReader:
         self._member = member
         self._connection = connection
         self._stream_set = stream_set
-        self._starting_point = starting_point
+        self._creator = creator
         self._ownership = ownership
         self._doubt = doubt
         self._recovery = recovery
@@ -147,7 +147,7 @@ class GroupReader:
         """Create the group again where it is missing."""
         for name in self._stream_set.readable():
             with suppress(HyperbusError):  # the next read fails as well, and says why
-                await self._starting_point.rebuild(name, self._last_read.get(name))
+                await self._creator.rebuild(name, self._last_read.get(name))
 
     async def _set_aside(self) -> bool:
         """Find the streams that are none, and set them aside; False if it is not because of them."""

@@ -10,7 +10,7 @@ import pytest
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, consumer
 from hyperbus.clock import Clock
 from hyperbus.runtime.poison import isolation as solitude
-from hyperbus.runtime.poison.start_counts import MOST_DEATHS
+from hyperbus.runtime.poison.quarantine import MOST_DEATHS
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
 from tests.recorder import eventually

@@ -15,7 +15,7 @@ from hyperbus.transport import FIRST_ID, Records, record_names
 COUNT_LIMIT = 100_000
 
 
-class StartingPoint:
+class GroupCreator:
     """Creates one group on its streams.
 
     New: after what `start_from` says. Lost: after the highest checkpoint known; never at the stream's end.
@@ -28,13 +28,23 @@ class StartingPoint:
         self._start_from = start_from
         self._after: bytes | None = None
 
+    async def prepare(self) -> None:
+        """Find where the group begins, and have it kept: what is published from now on is the group's.
+
+        Raises:
+            BusUnavailable: the server is away.
+        """
+        if self._after is None:
+            self._after = await self._find_start_id()
+
     async def create(self, streams: Sequence[str]) -> None:
         """Create the group on each stream. A key that is no stream harms no other: it is set aside by the first read.
 
         Raises:
             BusUnavailable, ServerError: the server is away, or full.
         """
-        member, after = self._member, await self._start_id()
+        await self.prepare()
+        member, after = self._member, self._after or FIRST_ID
         try:
             await member.streams.create_groups([(name, member.group, after) for name in streams])
         except WrongTypeError:
@@ -56,12 +66,6 @@ class StartingPoint:
         if is_new:
             replayed = await member.streams.count_between(stream, start, last_read or start, COUNT_LIMIT)
             member.announcer.announce(GroupRebuilt(member.group, stream, start.decode(), replayed))
-
-    async def _start_id(self) -> bytes:
-        """Return the id that this group's streams are read after."""
-        if self._after is None:
-            self._after = await self._find_start_id()
-        return self._after
 
     async def _find_start_id(self) -> bytes:
         if self._start_from == "first":
