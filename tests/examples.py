@@ -19,9 +19,16 @@ def examples(number: int) -> int:
 
 
 def register_profiles() -> None:
-    """Make both known, and use `same`. Neither has a deadline: how long an example takes says how busy the machine is."""
+    """Make both known, and use `same`.
+
+    Neither minds how long an example takes, to be drawn or to be tried: that says how busy the machine is.
+    """
     number = examples(100)
-    settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=number)
+    settings.register_profile(
+        "same",
+        derandomize=True, database=None, deadline=None, max_examples=number,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
     settings.register_profile(
         "search",
         derandomize=False, database=None, deadline=None, max_examples=number, print_blob=True,
