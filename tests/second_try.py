@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import pytest_timeout
 from _pytest.runner import runtestprotocol
 
 #: The outcome of a try that failed and was not the last.
@@ -27,22 +26,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             if report.failed:
                 report.outcome = OUTCOME  # type: ignore[assignment]
                 item.ihook.pytest_runtest_logreport(report=report)
-        _start_again(item)
+        assert isinstance(item, pytest.Function)
+        item._initrequest()  # the fixtures of the first try are forgotten
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
-
-
-def _start_again(item: pytest.Item) -> None:
-    """Forget the fixtures of the first try, and give the second one the whole time, too."""
-    assert isinstance(item, pytest.Function)
-    item._initrequest()
-    hooks, settings = item.config.pluginmanager.hook, pytest_timeout._get_item_settings(item)
-    hooks.pytest_timeout_cancel_timer(item=item)
-    if settings.timeout:
-        hooks.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Any:

@@ -67,7 +67,7 @@ def test_what_passes_is_not_named(tmp_path: Path) -> None:
 
 def test_a_second_try_has_a_timeout_too(tmp_path: Path) -> None:
     """The first one's does not count for both."""
-    said = run(tmp_path, "import time; time.sleep(30)", "-o", "timeout=1")
+    said = run(tmp_path, "import time; time.sleep(30)", "-o", "timeout=1", "-o", "timeout_func_only=true")
     assert "1 failed, 1 passed" in said
 
 
