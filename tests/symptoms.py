@@ -20,7 +20,7 @@ MOST_COMMANDS = 200
 
 def a_bus(server: Server, recorder: Recorder | None = None, **settings: Any) -> Bus:
     """Return a bus that takes a worker for dead soon."""
-    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 2.0, "connect_timeout": 1.0, **settings}
+    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 2.0, **settings}
     return Bus(settings=Settings(**chosen), listeners=[] if recorder is None else [recorder])
 
 

@@ -118,7 +118,7 @@ class Place:
 async def place(server: Server, *, url: str | None = None, **settings: Any) -> AsyncGenerator[Place]:
     """Run one worker on a server until the end of the test."""
     recorder = Recorder()
-    chosen = {"connect_timeout": 1.0, "command_timeout": 1.0, **settings}
+    chosen = {"command_timeout": 2.0, **settings}
     async with Bus(settings=Settings(url=url or server.url, **chosen), listeners=[recorder]) as bus:
         here = Place(server, bus, recorder)
         async with bus.running(here.handler):

@@ -231,7 +231,7 @@ async def test_many_readers_that_wait_starve_nobody(server: Server) -> None:
     With 60 readers, reading took very long: redis#11048.
     """
     kind, groups, seen = unique(), [unique("g") for _ in range(60)], list[tuple[int, int]]()
-    async with a_bus(server, heartbeat_ttl=5.0, connect_timeout=10.0) as bus:
+    async with a_bus(server, heartbeat_ttl=5.0) as bus:
         before = await connections(server)
         async with bus.running(*(collects(seen, kind, group=group) for group in groups)):
             opened = await connections(server) - before

@@ -43,7 +43,7 @@ asyncio.run(main())
 
 
 def a_bus(server: Server, recorder: Recorder, **settings: Any) -> Bus:
-    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 1.0, "connect_timeout": 1.0, **settings}
+    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 1.0, **settings}
     return Bus(settings=Settings(**chosen), listeners=[recorder])
 
 

@@ -30,7 +30,7 @@ from tests.unit.runtime.running import body, unique
 
 
 def a_bus(server: Server, recorder: Recorder, **settings: Any) -> Bus:
-    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 1.0, "connect_timeout": 1.0, **settings}
+    chosen = {"url": server.url, "heartbeat_ttl": 0.4, "drain_timeout": 1.0, **settings}
     return Bus(settings=Settings(**chosen), listeners=[recorder])
 
 
