@@ -88,7 +88,7 @@ class GroupReader:
         pause = _FIRST_PAUSE
         while not self._stopping:
             try:
-                await self._read_once()
+                answered = await self._read_once()
             except BusUnavailable as error:
                 self._doubt.arise()
                 self._announce_connection(lost=True, error=str(error))
@@ -98,24 +98,26 @@ class GroupReader:
                 if not await self._set_aside():
                     self._announce_connection(lost=True, error=str(error))
             else:
-                pause = _FIRST_PAUSE
-                self._announce_connection(lost=False)
+                if answered:
+                    pause = _FIRST_PAUSE
+                    self._announce_connection(lost=False)
                 continue
             self._planner.forget()
             await self._pause(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _read_once(self) -> None:
+    async def _read_once(self) -> bool:
+        """Read once; tell whether the server has shown that it takes reads, which what is pending does not show."""
         if self._doubt.raised:
             await self._recovery.settle()
         names = self._stream_set.readable()
         if not names:
             await self._pause(BLOCK)
-            return
+            return True
         room = await self._inbox.wait_for_room()
         block = await self._wait_until_owned()
         if self._stopping or self._doubt.raised:  # what is found again is older than what a read would bring
-            return
+            return self._ownership.ordered  # who may not read for long has nothing else to go by
         ask, member = self._planner.next(names, room), self._member
         read = await self._connection.read_group(
             member.group, member.consumer, ask.names, count=ask.each, block=block if ask.waits else 0
@@ -125,6 +127,7 @@ class GroupReader:
             self._take_in(stream, page, now)
         if len(names) > 1:
             self._planner.answered(ask, {stream: len(page) for stream, page in read})
+        return True
 
     async def _wait_until_owned(self) -> Seconds:
         """Wait until this worker may read, where its group is ordered; return how long the read may wait.

@@ -13,6 +13,7 @@ from hyperbus.runtime.group import stream_set
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading import pending_recovery
+from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Acknowledged, ConnectionChanged, GroupRebuilt, Recovered, RetryScheduled, StreamsFound
 from hyperbus.transport import Entry
 from tests.faults import FaultyTransport
@@ -408,3 +409,32 @@ async def test_a_worker_stops_in_the_middle_of_recovering() -> None:
         async with here.bus.running(handler):
             await asyncio.wait_for(begun.wait(), 2)
             await here.recorder.wait_for_one(Recovered)
+
+
+async def test_a_reader_says_that_it_is_connected_only_when_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demoted server still tells what is pending; a doubt that arises meanwhile is no sign that it takes reads again."""
+    monkeypatch.setattr(reclaimer, "SWEEP", 0.002)
+    kind, rounds, is_replica = unique(), list[int](), True
+
+    async def refuses(call: Any, *arguments: Any, **options: Any) -> Any:
+        if is_replica:
+            raise BusUnavailable("READONLY")
+        return await call(*arguments, **options)
+
+    async def slowly(call: Any, *arguments: Any, **options: Any) -> Any:
+        before = len(here.transport.records.called("compare_and_set"))
+        while is_replica and len(here.transport.records.called("compare_and_set")) < before + 2:
+            await asyncio.sleep(0.001)  # a sweep fails meanwhile, and raises the doubt anew
+        rounds.append(1)
+        return await call(*arguments, **options)
+
+    async with Running() as here, here.bus.running(collects([], types=[kind])):
+        here.transport.streams.overrides["pending"] = slowly
+        here.transport.records.overrides["compare_and_set"] = refuses
+        here.transport.reader_overrides["read_group"] = refuses
+        await here.publish(kind, 1)
+        await eventually(lambda: len(rounds) >= 4)
+        changes = here.recorder.of(ConnectionChanged)
+        assert [change.connected for change in changes if change.kind == "reader"] == [False]
+        is_replica = False
+        await here.recorder.wait_for(lambda _: here.recorder.of(ConnectionChanged)[-1].connected)
