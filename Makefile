@@ -12,7 +12,7 @@ TESTS := tests/unit tests/conformance tests/integration tests/chaos
 WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? 2 * n : 8)))
 TOGETHER := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # What a mistake in would be found last: every branch of it is tested.
-WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/declaration/outcome.py
+WHOLLY_COVERED := hyperbus/event/codec.py,hyperbus/event/routing.py,hyperbus/declaration/retry_policy.py,hyperbus/runtime/outcomes/retry_or_dead_letter.py,hyperbus/declaration/outcome.py
 
 # -qq below: errors are shown, warnings about the machine's own pip settings are not.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

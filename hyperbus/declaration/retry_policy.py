@@ -1,12 +1,12 @@
-"""When to try again, and when to give up. Pure: what happened goes in, an outcome comes out."""
+"""How often a handler is tried, and after what waits, as a consumer declares it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperbus.clock import Seconds
-from hyperbus.declaration.outcome import ACKED, DeadLettered, Outcome, Reject, Retried, Retry
+from hyperbus.declaration.outcome import Reject, Retry
 from hyperbus.errors import DeclarationError
 
 
@@ -90,19 +90,3 @@ def policy_for(error: BaseException, retry: Backoff | Policies) -> Backoff | Non
     else:
         policy = retry.get(Exception, _DEFAULT)
     return _DEFAULT if policy is None and isinstance(error, Retry) else policy
-
-
-def decide(error: BaseException | None, *, tries: int, policy: Backoff | None, chance: Callable[[], float]) -> Outcome:
-    """Return how a delivery ends, given what its handler raised and how often it has been tried, this time included.
-
-    Without a policy, this error is not tried again.
-    """
-    if error is None:
-        return ACKED
-    if isinstance(error, Reject) or policy is None:
-        return DeadLettered("rejected", error)
-    if tries >= policy.tries:
-        return DeadLettered("exhausted", error)
-    if isinstance(error, Retry) and error.after is not None:
-        return Retried(error.after, error)
-    return Retried(policy.wait(tries, chance()), error)

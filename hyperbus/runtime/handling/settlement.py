@@ -10,13 +10,13 @@ from typing import Any
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
-from hyperbus.declaration.retry_policy import decide
 from hyperbus.errors import DeclarationError, DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.logger import get_logger
 from hyperbus.runtime.handling.delivery_stats import DeliveryStats
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.outcomes.guarantees import Guarantee
+from hyperbus.runtime.outcomes.retry_or_dead_letter import decide
 from hyperbus.signals import Announcer, RetryScheduled
 
 #: How long counts are gathered before they are announced: telling costs as much for one delivery as for a hundred.
