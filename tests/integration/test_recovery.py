@@ -27,6 +27,7 @@ from hyperbus.signals import Claimed, Recovered, WorkerChanged
 from hyperbus.transport import record_names
 from tests.call_times import CallTimes
 from tests.commands import Running, environment, wait_for, write_modules
+from tests.machine_share import slowness
 from tests.recorder import Recorder, eventually
 from tests.servers import Server
 from tests.unit.runtime.running import body, unique
@@ -37,7 +38,7 @@ LONG = bool(os.environ.get("HYPERBUS_TEST_LONG"))
 KILLS = 10 if LONG else 3
 MANY = 1_000_000 if LONG else 100_000
 PREFETCH = 10_000
-#: How soon the last entry of a killed worker is to be handled, besides the handling itself.
+#: How soon the last entry of a killed worker is to be handled, on a machine that has nothing else to do.
 SOON = 3.0
 
 #: The first process that gets an event hangs for ever, and takes in all it may hold.
@@ -133,20 +134,25 @@ class Victim:
         self._stack.close()
 
 
-async def time_to_recover(server: Server, folder: Path, *, with_supervisor: bool) -> float:
-    """Return the seconds from a kill until all that the victim held was handled by somebody else."""
+async def time_to_recover(server: Server, folder: Path, *, with_supervisor: bool) -> tuple[float, float]:
+    """Return the seconds from a kill until all that the victim held was handled by somebody else, and how many it may take.
+
+    Those are the more, the less of a processor the machine gave just then.
+    """
     shape = {"supervisors": 2, "processes": 1} if with_supervisor else {"supervisors": 1, "processes": 2}
     victim = Victim(server, folder, **shape)
     try:
         held = await victim.fill()
+        before = slowness()
         victim.kill(with_supervisor=with_supervisor)
         started = time.monotonic()
-        await asyncio.to_thread(wait_for, settled(server, victim.kind), deadline=30)
+        await asyncio.to_thread(wait_for, settled(server, victim.kind), deadline=60)
         took = time.monotonic() - started
+        allowed = SOON * max(before, slowness())
     finally:
         victim.close()
     assert held > PREFETCH - 500
-    return took
+    return took, allowed
 
 
 @pytest.mark.alone
@@ -157,13 +163,14 @@ async def test_ten_thousand_entries_of_a_killed_worker_are_handled_within_three_
     server: Server, tmp_path: Path, with_supervisor: bool
 ) -> None:
     """At the settings' defaults, whether a supervisor sees the death or a heartbeat has to run out."""
-    took = []
+    times = []
     for number in range(KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        took.append(await time_to_recover(server, folder, with_supervisor=with_supervisor))
+        times.append(await time_to_recover(server, folder, with_supervisor=with_supervisor))
+    took = [seconds for seconds, _ in times]
     print(f"median {statistics.median(took):.2f} s, worst {max(took):.2f} s of {[f'{t:.2f}' for t in took]}")
-    assert max(took) <= SOON, took
+    assert all(seconds <= allowed for seconds, allowed in times), times
 
 
 # -- a million pending
