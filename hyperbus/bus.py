@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
+from hyperbus.error_text import describe, error_info
 from hyperbus.errors import (
     AuthenticationError,
     BusUnavailable,
@@ -25,6 +26,7 @@ from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event, Publishable, complete
 from hyperbus.event.routing import check_name
 from hyperbus.logger import get_logger
+from hyperbus.observability.signal_log import SignalLog
 from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher, PublishLimits
 from hyperbus.runtime.iteration import consume_events, read_events
 from hyperbus.runtime.services import Services, open_services
@@ -71,9 +73,10 @@ class Bus:
         if fallback not in (None, "memory"):
             raise InvalidSettingError(f"fallback={fallback!r} has to be None or 'memory'")
         self._fallback = fallback
-        self._announcer = Announcer(listeners)
+        self._signal_log = SignalLog()  # whoever runs consumers hears of their failures, wherever that is
+        self._announcer = Announcer([*listeners, self._signal_log])
         self._clock: Clock = SystemClock()
-        self._local = LocalHandlers()
+        self._local = LocalHandlers(self._announcer)
         self._stack = AsyncExitStack()
         self._publisher: Publisher | None = None
         self._workers: list[Worker] = []
@@ -110,6 +113,7 @@ class Bus:
         try:
             await self._stack.aclose()
         finally:
+            self._signal_log.close()
             self._publisher = self._services = None
 
     @property
@@ -250,7 +254,11 @@ class Bus:
                     for worker in workers:
                         worker.stop()
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            first = _first(group)
+            for other in _all(group):
+                if other is not first:
+                    self._log.error("consumer failed too", error=describe(other), exc_info=error_info(other))
+            raise first from (left_by if isinstance(left_by, Exception) else None)
         finally:
             self._workers = [worker for worker in self._workers if worker not in workers]
         if left_by is not None:
@@ -359,6 +367,14 @@ class Bus:
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that says most: hyperbus's own before others, the first before later ones."""
-    errors = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
+    errors = _all(group)
     ours = [error for error in errors if isinstance(error, HyperbusError)]
     return (ours or errors)[0]
+
+
+def _all(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the errors of a group, and of groups in it."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _all(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

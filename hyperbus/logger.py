@@ -1,15 +1,62 @@
-"""Where log lines go: structlog, which is loaded when the first logger is made.
+"""Where log lines go: wherever the program that uses hyperbus lets its own go.
 
-Loading it takes half as long as loading all of hyperbus; a program that only imports hyperbus does not wait for it.
+That is structlog, if the program has configured it; else logging, of the standard library, which shows warnings and
+errors on stderr even if nobody has configured anything. structlog is not loaded for this: loading it takes half as long
+as loading all of hyperbus.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import sys
+from typing import Any, Final
+
+from hyperbus.error_text import repr_of
+from hyperbus.log_values import MOST_LOOKED_AT, as_words, bounded
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def get_logger(name: str) -> Any:
-    """Return structlog's logger of this name."""
-    import structlog
+class Logger:
+    """A logger of one name. An event is a sentence, always the same; what changes is in the values."""
 
-    return structlog.get_logger(name)
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def debug(self, event: str, **values: Any) -> None:
+        """Log what is of use when something is looked for."""
+        self._log("debug", event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        """Log what happens as it should, and seldom."""
+        self._log("info", event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Log what went wrong and mends itself, or may go wrong."""
+        self._log("warning", event, values)
+
+    def error(self, event: str, **values: Any) -> None:
+        """Log what went wrong and stays so."""
+        self._log("error", event, values)
+
+    def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
+        structlog = sys.modules.get("structlog")
+        if structlog is not None and structlog.is_configured():
+            getattr(structlog.get_logger(self._name), level)(event, **values)
+            return
+        logger, number = logging.getLogger(self._name), _LEVELS[level]
+        if logger.isEnabledFor(number):
+            exc_info = values.pop("exc_info", None)
+            told = {key: bounded(key, value, text_of(value)) for key, value in values.items()}
+            message = f"{event} ({as_words(told)})" if told else event
+            logger.log(number, "%s", message, exc_info=exc_info, extra={"values": told}, stacklevel=3)
+
+
+def get_logger(name: str) -> Logger:
+    """Return the logger of this name."""
+    return Logger(name)
+
+
+def text_of(value: object) -> str:
+    """Return a value as text, whatever it is."""
+    return value if isinstance(value, str) else repr_of(value, MOST_LOOKED_AT)

@@ -7,14 +7,20 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from hyperbus.errors import InvalidSettingError
+from hyperbus.log_values import visible, without_secrets
 
+#: Where everything lies that hyperbus keeps in the working directory by itself.
+DATA_FOLDER = ".hyperbus"
 #: Where a bus keeps its events when no URL is given anywhere.
-DEFAULT_URL = "embedded://.hyperbus"
+DEFAULT_URL = f"embedded://{DATA_FOLDER}"
+#: What log lines can look like, and the lowest of them that can be asked for.
+LOG_FORMATS = ("auto", "pretty", "json", "logfmt")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 #: The longest time that most settings take, in seconds.
 DAY = 86_400
@@ -58,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         websocket_origins: web origins that may connect, besides loopback ones; separated by commas.
         database_url: where the database writer writes.
         log_level: lowest level that is logged.
+        log_format: "pretty" lines for people, "json" or "logfmt"; "auto" for pretty ones on a terminal, else JSON.
     """
 
     url: str | None = None
@@ -90,21 +97,46 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     websocket_port: int = 8765
     websocket_token: str = ""
     websocket_origins: str = ""
-    database_url: str = "sqlite:///hyperbus.db"
+    database_url: str = f"sqlite:///{DATA_FOLDER}/hyperbus.db"
     log_level: str = "info"
+    log_format: Literal["auto", "pretty", "json", "logfmt"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse numbers that would make something unbounded or stand still."""
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            lowest, highest = (0, 65_535) if field.name.endswith("_port") else (1, 2**40)
-            if isinstance(value, int) and not lowest <= value <= highest:
-                raise InvalidSettingError(f"{field.name}={value} has to be a whole number from {lowest} to {highest}")
-            longest = LONGEST if field.name in {"retain_age", "abandon_after"} else DAY
-            if isinstance(value, float) and not 0 < value <= longest:
-                raise InvalidSettingError(f"{field.name}={value} has to be more than 0 and at most {longest} seconds")
+        for name in self.__struct_fields__:
+            problem = _out_of_bounds(name, getattr(self, name))
+            if problem:
+                raise InvalidSettingError(problem)
+
+    def __repr__(self) -> str:
+        """Show what is set, without secrets: settings are printed where something went wrong."""
+        default = {field.name: field.default for field in msgspec.structs.fields(type(self))}
+        values = msgspec.structs.asdict(self).items()
+        return f"Settings({', '.join(shown(name, value) for name, value in values if value != default[name])})"
 
 
+def shown(name: str, value: object) -> str:
+    """Return a setting with its value, for people; of a secret only that it is there."""
+    if name == "websocket_token" or (name.endswith("url") and not isinstance(value, str)):
+        return f"{name}=***"
+    text = repr(value)
+    return f"{name}={without_secrets(text) if name.endswith('url') else visible(text)[:100]}"
+
+
+def _out_of_bounds(name: str, value: object) -> str:
+    """Return what is wrong with a number; "" if nothing is."""
+    lowest, highest = (0, 65_535) if name.endswith("_port") else (1, 2**40)
+    if isinstance(value, int) and not lowest <= value <= highest:
+        return f"{name}={value} has to be a whole number from {lowest} to {highest}"
+    longest = LONGEST if name in {"retain_age", "abandon_after"} else DAY
+    if isinstance(value, float) and not 0 < value <= longest:
+        return f"{name}={value} has to be more than 0 and at most {longest} seconds"
+    return ""
+
+
+#: What has to be one of some words, and is checked later where it is given in code.
+_WORDS = {"codec": ("json", "msgpack"), "log_level": LOG_LEVELS}
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]+")
 #: Settings that may be given with a unit.
 _SIZES = tuple(name for name in Settings.__struct_fields__ if name.endswith("_bytes") or name == "max_rss")
 _SIZE = re.compile(r"\s*(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]?)(i?b)?\s*", re.IGNORECASE)
@@ -129,45 +161,89 @@ def load_settings(
     Raises:
         InvalidSettingError: one of them has an unknown name or a value that does not fit.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[Any, str]] = {}
     found |= _from_project(folder or Path.cwd())
     found |= _from_environment(os.environ if environment is None else environment)
-    found |= {name: value for name, value in (overrides or {}).items() if value is not None}
-    found |= {name: _size(name, found[name]) for name in _SIZES if isinstance(found.get(name), str)}
+    found |= {
+        name: (value, f"given on the command line as --{name.replace('_', '-')}")
+        for name, value in (overrides or {}).items()
+        if value is not None
+    }
+    fields = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    values = {}
+    for name, (value, origin) in found.items():
+        if name not in fields:
+            raise InvalidSettingError(f"{name!r} ({origin}) is no setting; {_SEE}")
+        values[name], problem = _read(name, fields[name], value)
+        if problem:
+            raise InvalidSettingError(f"{problem} ({origin}); {_SEE}")
+    return Settings(**values)
+
+
+_SEE = "see docs/settings.md"
+
+
+def _read(name: str, kind: Any, value: Any) -> tuple[Any, str]:
+    """Return a setting's value, made of what was given; and what is wrong with it, "" if nothing is."""
+    if isinstance(value, str) and not _is_text(value):
+        return None, f"{shown(name, value)} holds bytes that are no UTF-8"
+    if name in _SIZES and isinstance(value, str):
+        found = _SIZE.fullmatch(value)
+        if found is None:
+            return None, f'{shown(name, value)} has to be a number of bytes, or a size like "512MB" or "2G"'
+        value = _size(found)
     try:
-        return msgspec.convert(found, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidSettingError(f"a setting cannot be used: {error} (see docs/settings.md)") from error
+        value = msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return None, f"{shown(name, value)} has to be {_kind_in_words(kind)}"
+    if name in _WORDS and value.lower() not in _WORDS[name]:
+        return None, f"{shown(name, value)} has to be one of {', '.join(_WORDS[name])}"
+    if name == "prefix" and not _PREFIX.fullmatch(value):
+        return None, f"{shown(name, value)} has to be made of letters, digits, '_', '.' and '-'"
+    return value, _out_of_bounds(name, value)
 
 
-def _size(name: str, text: str) -> int:
-    """Return a number of bytes from `"4096"` or `"512MB"`; units are powers of 1024."""
-    found = _SIZE.fullmatch(text)
-    if found is None:
-        raise InvalidSettingError(f'{name}={text!r} has to be a number of bytes, or a size like "512MB" or "2G"')
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind_in_words(kind: Any) -> str:
+    kinds = [one for one in (get_args(kind) or (kind,)) if one is not type(None)]
+    if all(isinstance(one, str) for one in kinds):
+        return f"one of {', '.join(kinds)}"
+    return {int: "a whole number", float: "a number of seconds"}.get(kinds[0], "text")
+
+
+def _size(found: re.Match[str]) -> int:
+    """Return a number of bytes from what `_SIZE` found; units are powers of 1024."""
     return int(float(found["number"]) * 1024 ** " KMGT".index(found["unit"].upper() or " "))
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
     found = {}
     for field in msgspec.structs.fields(Settings):
-        value = environment.get(f"HYPERBUS_{field.name.upper()}")
+        variable = f"HYPERBUS_{field.name.upper()}"
+        value = environment.get(variable)
         if value or (value is not None and field.default is not None):  # "" is no number and no URL: it is not set
-            found[field.name] = value
+            found[field.name] = value, f"set by {variable}"
     return found
 
 
-def _from_project(folder: Path) -> dict[str, Any]:
+def _from_project(folder: Path) -> dict[str, tuple[Any, str]]:
     for place in (folder, *folder.parents):
         project = place / "pyproject.toml"
         if project.is_file():
             try:
-                content = tomllib.loads(project.read_text())
+                content = tomllib.loads(project.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise InvalidSettingError(f"{project} cannot be read: {error}") from error
             tools = content.get("tool")
             table = tools.get("hyperbus", {}) if isinstance(tools, dict) else {}
             if not isinstance(table, dict):
                 raise InvalidSettingError(f"{project}: hyperbus has to be a table, [tool.hyperbus]")
-            return table
+            return {name: (value, f"set in [tool.hyperbus] of {project}") for name, value in table.items()}
     return {}

@@ -6,13 +6,19 @@ not block; one that raises is logged and called again next time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
 from hyperbus.clock import Seconds
+from hyperbus.error_text import describe, error_info, repr_of
 from hyperbus.logger import get_logger
+
+#: How often a failing listener is told of in so many seconds.
+MOST_LISTENER_LINES = 10
+LISTENER_WINDOW: Seconds = 10.0
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -49,6 +55,48 @@ class Acknowledged(msgspec.Struct, frozen=True):
 
     group: str
     count: int
+
+
+class DeliveryFailed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A call of a handler failed, or an entry never reached its handler; and what becomes of that.
+
+    Attributes:
+        consumer: the consumer's name; `group`, `stream` and `entry_id` say which delivery it was, and of many that
+            failed in one call together, which was the first.
+        event_id, workflow_id: None where they are not known.
+        tries: which try it was; `most_tries` how many there are, None where there is only this one.
+        cause: "raised" an error, a "retry" or a "reject" that the handler asked for; "undecodable" or "poison".
+        after: when the next try comes; None: there is none.
+        dead_lettered: whether it becomes a dead letter; without a next try, and not that, it is forgotten.
+        error: what was raised, with its traceback. It is a user's object, which may do anything when it is looked at:
+            `hyperbus.error_text` puts it into words.
+        count: deliveries that failed in this call.
+    """
+
+    consumer: str
+    group: str
+    stream: str
+    entry_id: str
+    event_type: str
+    event_id: str | None
+    workflow_id: str | None
+    tries: int
+    most_tries: int | None
+    cause: Literal["raised", "retry", "reject", "undecodable", "poison"]
+    after: Seconds | None
+    dead_lettered: bool
+    error: BaseException
+    count: int = 1
+
+
+class LocalHandlerFailed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A handler in the publishing process failed (`Bus.on_publish`); the event is stored all the same."""
+
+    handler: str
+    event_type: str
+    event_id: str
+    workflow_id: str | None
+    error: BaseException
 
 
 class RetryScheduled(msgspec.Struct, frozen=True):
@@ -131,11 +179,15 @@ class ConnectionChanged(msgspec.Struct, frozen=True):
 
 
 class WorkerChanged(msgspec.Struct, frozen=True):
-    """A worker reached a new state. "cut off": its drain time was up and handlers were still running."""
+    """A worker reached a new state. "cut off": its drain time was up and handlers were still running.
+
+    `consumer` is the worker's name in its group, as the server calls it; `declared` is that of the consumer.
+    """
 
     group: str
     consumer: str
     state: Literal["started", "draining", "cut off", "stopped"]
+    declared: str = ""
 
 
 class Trimmed(msgspec.Struct, frozen=True):
@@ -182,6 +234,8 @@ Signal = (
     | PublishErred
     | Handled
     | Acknowledged
+    | DeliveryFailed
+    | LocalHandlerFailed
     | RetryScheduled
     | EntryDeadLettered
     | Claimed
@@ -207,6 +261,8 @@ class Announcer:
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = list(listeners)
         self._log = get_logger("hyperbus.signals")
+        #: Since when a failing listener is counted, and how often it has failed since.
+        self._failing: dict[int, tuple[float, int]] = {}
 
     def add(self, listener: Listener) -> None:
         """Let `listener` hear every signal from now on."""
@@ -215,6 +271,7 @@ class Announcer:
     def remove(self, listener: Listener) -> None:
         """Stop telling `listener`."""
         self._listeners.remove(listener)
+        self._failing.pop(id(listener), None)
 
     def announce(self, signal: Signal) -> None:
         """Tell every listener."""
@@ -222,4 +279,22 @@ class Announcer:
             try:
                 listener(signal)
             except Exception as error:  # noqa: BLE001 - a listener is a user's code
-                self._log.error("listener failed", listener=repr(listener), error=repr(error))
+                self._tell(listener, error)
+
+    def _tell(self, listener: Listener, error: Exception) -> None:
+        """Log that a listener failed; of one that fails again and again, ten times in a while, and how often it was."""
+        now = time.monotonic()
+        began, times = self._failing.get(id(listener), (now, 0))
+        left_out = 0
+        if now - began > LISTENER_WINDOW:
+            left_out, began, times = max(0, times - MOST_LISTENER_LINES), now, 0
+        self._failing[id(listener)] = began, times + 1
+        if times < MOST_LISTENER_LINES:
+            values = {"times_not_logged": left_out} if left_out else {}
+            self._log.error(
+                "listener failed",
+                listener=repr_of(listener),
+                error=describe(error),
+                **values,
+                exc_info=error_info(error),
+            )

@@ -96,6 +96,9 @@ def run_consumers(
         float | None, typer.Option(metavar="S", help="Kill a process in which a handler runs for longer.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="pretty, json or logfmt. [default: pretty on a terminal, else json]")
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace them when a source file changes.")] = False,
 ) -> None:
     """Supervise the consumers that MODULES declare, until SIGTERM or Ctrl-C; SIGHUP replaces processes one by one."""
@@ -113,6 +116,7 @@ def run_consumers(
             "max_deliveries": max_deliveries,
             "max_handler_seconds": max_handler_seconds,
             "log_level": log_level,
+            "log_format": log_format,
         }
     )
     asyncio.run(supervise(modules, settings, processes=processes, reload=reload))

@@ -39,7 +39,7 @@ async def publish_once(
         InvalidSettingError: there is no such durability.
         HyperbusError: it was not published, or is not as safe as `durability` asks; see `Bus.publish`.
     """
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     if durability is not None:
         read_durability(durability, settings.durability_timeout)  # told without a server
     data = _parse(sys.stdin.read() if text == "-" else text)
@@ -55,7 +55,7 @@ async def publish_once(
 
 async def print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:
     """Print events as JSON lines until interrupted, or `count` were printed."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     codec = JsonCodec()
     async with Bus(settings=settings) as bus:
         after = None if history else f"{int(await bus.transport.records.server_time() * 1000)}-0"

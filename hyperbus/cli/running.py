@@ -23,7 +23,7 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
     """
     if reload:
         _check_reload()
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     folder = Path.cwd()
     supervisor = Supervisor(modules, settings, processes=processes, folder=folder)
     if settings.url is None:

@@ -6,18 +6,21 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
+from hyperbus.error_text import name_of
 from hyperbus.observability.histogram import BatchHistogram
 from hyperbus.signals import (
     Acknowledged,
     Claimed,
     ConnectionChanged,
     CutUnread,
+    DeliveryFailed,
     EntryDeadLettered,
     GhostStream,
     GroupAbandoned,
     GroupRebuilt,
     Handled,
     HardCapNear,
+    LocalHandlerFailed,
     Published,
     PublishErred,
     Recovered,
@@ -71,6 +74,8 @@ class BusMetrics:
         self._publish_errors = counter("publish_errors", "Events that were not, or maybe not, appended.", "error")
         self._deliveries = counter("deliveries", "Deliveries by how they ended.", "group", "type", "outcome")
         self._acks = counter("acks", "Entries whose ack the server took.", "group")
+        self._failures = counter("failures", "Deliveries that failed, by what was raised.", "group", "error")
+        self._local_failures = counter("local_handler_failures", "Failures of handlers in the publishing process.")
         self._retries = counter("retries", "Retries that were scheduled.", "group")
         self._dead_letters = counter("dead_letters", "Entries that became dead letters.", "group", "reason")
         self._claimed = counter("claimed", "Entries taken over from dead consumers.", "group")
@@ -124,6 +129,11 @@ class BusMetrics:
         match signal:
             case PublishErred(count, error):
                 self._publish_errors.labels(self._errors(error)).inc(count)
+            case DeliveryFailed():
+                error = self._errors(name_of(signal.error))
+                self._failures.labels(signal.group, error).inc(signal.count)
+            case LocalHandlerFailed():
+                self._local_failures.inc()
             case RetryScheduled():
                 self._retries.labels(signal.group).inc()
             case EntryDeadLettered():

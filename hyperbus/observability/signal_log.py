@@ -9,34 +9,40 @@ from msgspec.structs import asdict
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.logger import get_logger
+from hyperbus.observability.failure_log import FailureLog
 from hyperbus.signals import (
     Claimed,
     ConnectionChanged,
     CutUnread,
+    DeliveryFailed,
     EntryDeadLettered,
     GhostStream,
     GroupAbandoned,
     GroupRebuilt,
     HardCapNear,
+    LocalHandlerFailed,
     Recovered,
-    RetryScheduled,
     Signal,
     StreamsFound,
     WorkerChanged,
 )
 
-#: Level and words of each kind of signal that is logged.
+#: Level and words of each kind of signal that is logged. Failures, and what they lead to, are told by the failure log.
 _LINES: dict[type, tuple[str, str]] = {
-    RetryScheduled: ("warning", "delivery failed, will be tried again"),
-    EntryDeadLettered: ("error", "entry dead-lettered"),
-    Claimed: ("warning", "entries of a dead consumer claimed"),
+    EntryDeadLettered: ("debug", "entry dead-lettered"),
+    Claimed: ("warning", "entries of a dead worker claimed"),
     Recovered: ("warning", "entries delivered unnoticed were found again"),
     StreamsFound: ("info", "streams found"),
     GroupRebuilt: ("warning", "lost group rebuilt"),
-    WorkerChanged: ("info", "worker"),
     CutUnread: ("error", "entries cut that a group had not read"),
     HardCapNear: ("warning", "hard cap near: soon entries are cut that a group has not read"),
     GhostStream: ("warning", "no group reads this stream: its entries go unread"),
+}
+_STATES = {
+    "started": ("info", "worker started"),
+    "draining": ("info", "worker is draining"),
+    "cut off": ("warning", "drain time is up: handlers were cut off"),
+    "stopped": ("info", "worker stopped"),
 }
 _MAX_STREAMS = 10
 
@@ -56,10 +62,14 @@ class SignalLog:
         self._window = window
         self._clock = clock or SystemClock()
         self._windows: dict[str, _Window] = {}
+        self._failures = FailureLog(clock=self._clock)
         self._log = get_logger("hyperbus")
 
     def __call__(self, signal: Signal) -> None:
         """Log `signal`, if its kind is worth it and has not said too much lately."""
+        if isinstance(signal, DeliveryFailed | LocalHandlerFailed):
+            self._failures(signal)
+            return
         now = self._clock.monotonic()
         if self._windows:
             self._end_windows(now)
@@ -77,6 +87,7 @@ class SignalLog:
 
     def close(self) -> None:
         """Say what is still unsaid about lines left out."""
+        self._failures.close()
         self._end_windows(float("inf"))
 
     def _end_windows(self, now: float) -> None:
@@ -90,6 +101,8 @@ class SignalLog:
 def _line(signal: Signal) -> tuple[str, str] | None:
     if isinstance(signal, ConnectionChanged):
         return ("info", "server found again") if signal.connected else ("warning", "server lost")
+    if isinstance(signal, WorkerChanged):
+        return _STATES[signal.state]
     if isinstance(signal, GroupAbandoned):
         if signal.seconds_left:
             return "warning", "nobody serves this group: soon it holds its stream no longer"
@@ -98,7 +111,11 @@ def _line(signal: Signal) -> tuple[str, str] | None:
 
 
 def _values(signal: Signal) -> dict[str, Any]:
+    if isinstance(signal, WorkerChanged):
+        return {"consumer": signal.declared or signal.group, "group": signal.group, "worker": signal.consumer}
     values = asdict(signal)
+    if isinstance(signal, Claimed):
+        values["from_worker"] = values.pop("owner")
     if isinstance(signal, StreamsFound):
         values["streams"] = list(signal.streams[:_MAX_STREAMS])
         values["count"] = len(signal.streams)

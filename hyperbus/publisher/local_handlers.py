@@ -6,23 +6,24 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from hyperbus.error_text import repr_of
 from hyperbus.errors import HyperbusError, NotDurable
 from hyperbus.event.envelope import Event
 from hyperbus.event.routing import TypeFilter
-from hyperbus.logger import get_logger
+from hyperbus.signals import Announcer, LocalHandlerFailed
 
 #: A local handler, and the pattern of event types that it wants.
 LocalHandler = Callable[[Event[Any]], Awaitable[None] | None]
 
 
 class LocalHandlers:
-    """Handlers that run in the publishing process, right after an event was stored. Best effort: errors are logged."""
+    """Handlers that run in the publishing process, right after an event was stored. Best effort: errors are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, announcer: Announcer) -> None:
         self._handlers: list[tuple[TypeFilter, LocalHandler]] = []
         #: Whether there is anybody to call.
         self.wanted = False
-        self._log = get_logger("hyperbus.publisher")
+        self._announcer = announcer
 
     def add(self, pattern: str, handler: LocalHandler) -> None:
         """Let `handler` see events whose type matches `pattern`."""
@@ -39,7 +40,15 @@ class LocalHandlers:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception as error:  # noqa: BLE001 - a local handler is a user's code, and the event is stored
-                self._log.error("local handler failed", handler=repr(handler), type=event.type, error=repr(error))
+                self._announcer.announce(
+                    LocalHandlerFailed(
+                        handler=getattr(handler, "__qualname__", None) or repr_of(handler),
+                        event_type=event.type,
+                        event_id=event.id,
+                        workflow_id=event.workflow_id,
+                        error=error,
+                    )
+                )
 
     async def call_stored(self, events: Iterable[Event[Any]], results: Iterable[str | HyperbusError]) -> None:
         """Call them for those events that were stored, as their results say."""

@@ -100,4 +100,5 @@ class Worker:
             await joined.leave()
 
     def _announce(self, state: Literal["started", "draining", "cut off", "stopped"]) -> None:
-        self._services.announcer.announce(WorkerChanged(self.declaration.group, self.name, state))
+        declaration = self.declaration
+        self._services.announcer.announce(WorkerChanged(declaration.group, self.name, state, declaration.name))

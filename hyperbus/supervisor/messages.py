@@ -18,7 +18,6 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...]
     folder: str
     settings: Settings
-    json_logs: bool | None = None
     only_inspect: bool = False
 
 

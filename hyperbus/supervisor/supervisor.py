@@ -59,7 +59,6 @@ class Supervisor:
         *,
         processes: int = 1,
         folder: Path | None = None,
-        json_logs: bool | None = None,
         limits: Limits | None = None,
         restart_policy: RestartPolicy | None = None,
         grace: Seconds = GRACE,
@@ -67,9 +66,7 @@ class Supervisor:
         if not 1 <= processes <= MOST_PROCESSES:
             raise InvalidSettingError(f"--processes {processes} has to lie between 1 and {MOST_PROCESSES}")
         self.settings = settings if settings.url else msgspec.structs.replace(settings, url=DEFAULT_URL)
-        self._orders = Orders(
-            modules=tuple(modules), folder=str(folder or Path.cwd()), settings=self.settings, json_logs=json_logs
-        )
+        self._orders = Orders(modules=tuple(modules), folder=str(folder or Path.cwd()), settings=self.settings)
         self._count = processes
         self._limits = limits or Limits.of(settings)
         self._restart_policy = restart_policy or RestartPolicy()

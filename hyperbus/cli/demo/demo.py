@@ -169,7 +169,7 @@ class Demo:
 
 async def only_produce(settings: Settings, *, seconds: Seconds | None, rate: float) -> None:
     """Play the agents, for consumers that run elsewhere, until stopped."""
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     async with Bus(settings=settings) as bus:
         agents = Agents(bus, SystemClock(), rate, remember=False)
         with _stopping_on_signals(agents.stop):

@@ -169,12 +169,13 @@ class Executor:
         """Hand over one delivery."""
         try:
             event = self._decoder.decode(received)
-            key = self._order.key_of(event) if self._order is not None else None
         except DecodeError as error:
             self._settlement.undecodable(received, error)
             return
+        try:
+            key = self._order.key_of(event) if self._order is not None else None
         except Exception as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
-            self._settlement.failed(received, error)
+            self._settlement.failed(received, event, error)
             return
         if key is not None and self._order is not None and not self._order.begin(key, received):
             return

@@ -10,10 +10,11 @@ from typing import Any
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.consumer import Declaration
 from hyperbus.declaration.outcome import ACKED, Acked, DeadLettered, Outcome, Retried
+from hyperbus.error_text import repr_of
 from hyperbus.errors import DeclarationError, DecodeError
 from hyperbus.event.envelope import Event
-from hyperbus.logger import get_logger
 from hyperbus.runtime.handling.delivery_stats import DeliveryStats
+from hyperbus.runtime.handling.failure_announcer import FailureAnnouncer
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.outcomes.guarantees import Guarantee
 from hyperbus.runtime.outcomes.retry_or_dead_letter import decide
@@ -56,7 +57,7 @@ class Settlement:
         self._announcer = announcer
         self.clock = clock
         self._random = random.Random()  # noqa: S311 - jitter
-        self._log = get_logger("hyperbus.runtime")
+        self._failures = FailureAnnouncer(declaration, announcer)
         self._settling = False
         self._telling: asyncio.TimerHandle | None = None
 
@@ -81,7 +82,7 @@ class Settlement:
             self.latencies.append(now + self.epoch - event.timestamp.timestamp())
             return True
         self.seconds.append(seconds)
-        return self.failed(received, failure)
+        return self.failed(received, event, failure)
 
     def handled_batch(
         self,
@@ -100,25 +101,32 @@ class Settlement:
             self.done += batch
         else:
             failures = failures_of(returned, failure, len(batch))
-            for received, one in zip(batch, failures, strict=True):
-                self._end(received, self._decide(received, one))
+            outcomes = list(map(self._decide, batch, failures))
+            self._failures.announce_all(
+                (received, event, one, outcome)
+                for received, event, one, outcome in zip(batch, events, failures, outcomes, strict=True)
+                if one is not None
+            )
+            for received, outcome in zip(batch, outcomes, strict=True):
+                self._end(received, outcome)
         at = now + self.epoch
         done = events if not failures else [event for event, one in zip(events, failures, strict=True) if one is None]
         self.latencies += [at - event.timestamp.timestamp() for event in done]
 
-    def failed(self, received: Received, failure: BaseException) -> bool:
+    def failed(self, received: Received, event: Event[Any], failure: BaseException) -> bool:
         """Take one that failed; tell whether it has ended for good."""
         outcome = self._decide(received, failure)
+        self._failures.announce(received, event, failure, outcome)
         self._end(received, outcome)
         return not isinstance(outcome, Retried)
 
     def undecodable(self, received: Received, error: DecodeError) -> None:
         """Take one that never reached its handler."""
-        self._end(received, DeadLettered("undecodable", error))
+        self._give_up(received, "undecodable", error)
 
     def poisonous(self, received: Received, error: BaseException) -> None:
         """Take one that kills processes."""
-        self._end(received, DeadLettered("poison", error))
+        self._give_up(received, "poison", error)
 
     # -- together
 
@@ -161,16 +169,14 @@ class Settlement:
         if failure is None:
             return ACKED
         if self._tries_once:
-            self._log.error(
-                "handler failed; the event is not tried again",
-                group=self._declaration.group,
-                stream=received.stream,
-                entry_id=received.id.decode(),
-                error=repr(failure)[:1000],
-            )
             return ACKED
         policy = self._declaration.policy_for(failure)
         return decide(failure, tries=received.tries, policy=policy, chance=self._random.random)
+
+    def _give_up(self, received: Received, reason: str, error: BaseException) -> None:
+        outcome = DeadLettered(reason, error)
+        self._failures.announce(received, None, error, outcome)
+        self._end(received, outcome)
 
     def _end(self, received: Received, outcome: Outcome) -> None:
         self.soon()
@@ -192,7 +198,7 @@ class Settlement:
                 received.id.decode(),
                 received.tries,
                 outcome.after,
-                repr(outcome.error)[:1000],
+                repr_of(outcome.error),
             )
         )
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import traceback
-
+from hyperbus.error_text import MESSAGE_LIMIT, TRACEBACK_LIMIT, message_of, name_of, traceback_of
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.signals import EntryDeadLettered
 from hyperbus.transport import DeadLetter
 
-#: Characters of an error's message, and of its trace, that are kept.
-MESSAGE_LIMIT = 1_000
-TRACE_LIMIT = 8_000
+__all__ = ["MESSAGE_LIMIT", "TRACE_LIMIT", "announce_dead_letter", "letter_of"]
+
+#: Characters of an error's trace that are kept.
+TRACE_LIMIT = TRACEBACK_LIMIT
 
 
 def letter_of(received: Received, reason: str, error: BaseException | None, now: float) -> DeadLetter:
     """Return the dead letter that an entry becomes."""
-    trace = "".join(traceback.format_exception(error)) if error is not None else ""
     return DeadLetter(
         entry_id=received.id,
         fields=received.fields,
         reason=reason,
-        error=type(error).__name__ if error is not None else "",
-        message=str(error)[:MESSAGE_LIMIT] if error is not None else "",
-        trace=trace[-TRACE_LIMIT:],
+        error=name_of(error) if error is not None else "",
+        message=message_of(error) if error is not None else "",
+        trace=traceback_of(error) if error is not None else "",
         tries=received.tries,
         first_time=received.first_time,
         last_time=now,

@@ -21,7 +21,6 @@ from hyperbus.errors import DrainTimeoutError, HyperbusError
 from hyperbus.event.data import event_types
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
-from hyperbus.observability.signal_log import SignalLog
 from hyperbus.settings import Settings, to_environment
 from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.memory import bound_allocations, own_rss
@@ -45,7 +44,7 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
     report = _reporter(int(os.environ.pop(REPORT_FD)))
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
-    configure_logs(orders.settings.log_level, json=orders.json_logs)
+    configure_logs(orders.settings.log_level, orders.settings.log_format)
     if not orders.only_inspect:
         bound_allocations(orders.settings.max_rss)
         end_without_supervisor(sys.stdin.fileno(), orders.settings.drain_timeout)
@@ -91,18 +90,15 @@ async def work(
         if state.take(announced):
             tell()
 
-    log = SignalLog()
     try:
         with _orders_to_stop() as stopped:
-            bus = Bus(settings=settings, transport=transport, listeners=(hear, BusMetrics(registry), log))
+            bus = Bus(settings=settings, transport=transport, listeners=(hear, BusMetrics(registry)))
             async with bus, _telling(tell, alive_interval), bus.running(*consumers):
                 report(Ready())
                 calm_collector()
                 await stopped.wait()
     except asyncio.CancelledError:
         raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
-    finally:
-        log.close()
     if state.late:
         raise DrainTimeoutError(
             f"handlers of {', '.join(sorted(state.late))} were still running after "

@@ -19,7 +19,7 @@ MEMORY = Settings(url="memory://")
 
 @pytest.fixture(autouse=True)
 def _logs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "configure_logs", lambda _level: None)
+    monkeypatch.setattr(publishing, "configure_logs", lambda *_: None)
 
 
 def end_of(monkeypatch: pytest.MonkeyPatch, *, raised: BaseException) -> object:

@@ -19,9 +19,11 @@ from hyperbus.signals import (
     Acknowledged,
     Claimed,
     ConnectionChanged,
+    DeliveryFailed,
     EntryDeadLettered,
     GroupRebuilt,
     Handled,
+    LocalHandlerFailed,
     Published,
     PublishErred,
     Recovered,
@@ -47,6 +49,16 @@ def samples(text: bytes) -> dict[str, float]:
     return found
 
 
+def failed(**values: Any) -> DeliveryFailed:
+    """A delivery that failed with a ValueError, and will be tried again."""
+    told: dict[str, Any] = {
+        "consumer": "bill", "group": "g", "stream": "events:a.b", "entry_id": "1-0", "event_type": "a.b",
+        "event_id": "e-1", "workflow_id": "wf-1", "tries": 1, "most_tries": 8, "cause": "raised", "after": 0.2,
+        "dead_lettered": False, "error": ValueError("no"),
+    }  # fmt: skip
+    return DeliveryFailed(**told | values)
+
+
 def test_every_signal_has_its_metric(registry: CollectorRegistry) -> None:
     """Each counter grows by what its signal says."""
     listen = BusMetrics(registry)
@@ -55,6 +67,10 @@ def test_every_signal_has_its_metric(registry: CollectorRegistry) -> None:
         PublishErred(4, "BusUnavailable"),
         Handled("g", {"a.b": 5}, {"a.b": 2}, {"a.b": 1}, [0.01, 0.02], [0.004, 0.03]),
         Acknowledged("g", 5),
+        failed(count=2),
+        LocalHandlerFailed(
+            handler="shop.show", event_type="a.b", event_id="e", workflow_id=None, error=ValueError("no")
+        ),
         RetryScheduled("g", "events:a.b", "1-0", 1, 0.2, "ValueError"),
         EntryDeadLettered("g", "events:a.b", "1-0", "rejected", "Reject", "no"),
         Claimed("g", "events:a.b", 6, "dead-1"),
@@ -82,6 +98,8 @@ def test_every_signal_has_its_metric(registry: CollectorRegistry) -> None:
         "hyperbus_latency_seconds_bucket{group=g,le=0.035}": 2,
         "hyperbus_latency_seconds_bucket{group=g,le=+Inf}": 2,
         "hyperbus_acks_total{group=g}": 5,
+        "hyperbus_failures_total{error=ValueError,group=g}": 2,
+        "hyperbus_local_handler_failures_total{}": 1,
         "hyperbus_retries_total{group=g}": 1,
         "hyperbus_dead_letters_total{group=g,reason=rejected}": 1,
         "hyperbus_claimed_total{group=g}": 6,

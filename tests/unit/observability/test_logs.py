@@ -15,10 +15,10 @@ from hyperbus.observability.logs import MAX_VALUE_LENGTH, _Handler, configure_lo
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.signals import (
     Acknowledged,
+    Claimed,
     ConnectionChanged,
     EntryDeadLettered,
     Handled,
-    RetryScheduled,
     StreamsFound,
     WorkerChanged,
 )
@@ -103,8 +103,8 @@ def test_a_terminal_gets_lines_for_people(
 def test_the_standard_library_is_routed_too(json_lines: bool) -> None:
     """Its records look like ours, tracebacks included; configuring twice does not log twice."""
     stream = io.StringIO()
-    configure_logs("warning", stream=stream, json=json_lines)
-    configure_logs("warning", stream=stream, json=json_lines)
+    configure_logs("warning", stream=stream, form="json" if json_lines else "pretty")
+    configure_logs("warning", stream=stream, form="json" if json_lines else "pretty")
     try:
         raise ValueError("bad")  # noqa: TRY301 - a traceback is wanted
     except ValueError:
@@ -118,7 +118,7 @@ def test_the_standard_library_is_routed_too(json_lines: bool) -> None:
 def test_values_are_cut(json_lines: bool) -> None:
     """Neither a long text nor a long list makes a long line; a traceback keeps its end."""
     stream = io.StringIO()
-    configure_logs("info", stream=stream, json=json_lines)
+    configure_logs("info", stream=stream, form="json" if json_lines else "pretty")
     log().info("x" * 5_000, text="y" * 100_000, items=list(range(100_000)))
     assert len(stream.getvalue()) < 4 * MAX_VALUE_LENGTH
     try:
@@ -147,7 +147,7 @@ def test_secrets_are_left_out() -> None:
 def test_a_value_cannot_forge_a_line_or_drive_the_terminal() -> None:
     """Line ends and escapes are shown, not obeyed."""
     stream = Terminal()
-    configure_logs("info", stream=stream, json=False)
+    configure_logs("info", "pretty", stream=stream)
     log().info("a\nb", value="c\nd", other="\x1b]0;title\x07")
     assert stream.getvalue().count("\n") == 1
     assert "\x1b]" not in stream.getvalue()
@@ -166,8 +166,8 @@ def test_an_unknown_level_is_refused() -> None:
         configure_logs("loud")
 
 
-def retry() -> RetryScheduled:
-    return RetryScheduled("g", "events:a", "1-0", 2, 0.4, "ValueError")
+def claimed() -> Claimed:
+    return Claimed("g", "events:a", 3, "host-1-abc")
 
 
 def test_notable_signals_are_logged_and_the_rest_is_not() -> None:
@@ -177,21 +177,21 @@ def test_notable_signals_are_logged_and_the_rest_is_not() -> None:
         for signal in (
             Handled("g", {"a": 1}, {}, {}, [0.1], [0.1]),
             Acknowledged("g", 1),
-            retry(),
+            claimed(),
             EntryDeadLettered("g", "events:a", "1-0", "rejected", "Reject", "no"),
             ConnectionChanged("reader of g", connected=False, error="refused", kind="reader"),
             ConnectionChanged("reader of g", connected=True, kind="reader"),
             StreamsFound("g", tuple(f"events:s{number}" for number in range(50))),
-            WorkerChanged("g", "c-1", "started"),
+            WorkerChanged("g", "c-1", "started", "bill"),
         ):
             listen(signal)
     assert [(line["log_level"], line["event"]) for line in logged] == [
-        ("warning", "delivery failed, will be tried again"),
-        ("error", "entry dead-lettered"),
+        ("warning", "entries of a dead worker claimed"),
+        ("debug", "entry dead-lettered"),
         ("warning", "server lost"),
         ("info", "server found again"),
         ("info", "streams found"),
-        ("info", "worker"),
+        ("info", "worker started"),
     ]
     lost = {"event": "server lost", "log_level": "warning", "part": "reader of g", "error": "refused"}
     assert logged[2] == lost, "what is for programs is not in it"
@@ -204,7 +204,7 @@ def test_a_kind_of_signal_has_a_rate_and_what_is_left_out_is_counted() -> None:
     listen = SignalLog(limit=3, window=10, clock=clock)
     with structlog.testing.capture_logs() as logged:
         for _ in range(1_000):
-            listen(retry())
+            listen(claimed())
         listen(ConnectionChanged("reader", connected=False, error="refused"))
         assert len(logged) == 4
         clock.time += 10
@@ -212,12 +212,12 @@ def test_a_kind_of_signal_has_a_rate_and_what_is_left_out_is_counted() -> None:
         assert logged[4:] == [
             {
                 "event": "more of the same left out",
-                "signal": "RetryScheduled",
+                "signal": "Claimed",
                 "count": 997,
                 "log_level": "warning",
             }
         ]
-        listen(retry())
+        listen(claimed())
         assert len(logged) == 6
 
 
@@ -225,7 +225,7 @@ def test_closing_tells_what_was_left_out() -> None:
     """The last window's count is not lost."""
     listen = SignalLog(limit=1)
     with structlog.testing.capture_logs() as logged:
-        listen(retry())
-        listen(retry())
+        listen(claimed())
+        listen(claimed())
         listen.close()
     assert logged[-1]["count"] == 1

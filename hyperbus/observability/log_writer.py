@@ -1,0 +1,141 @@
+"""Writes lines to a pipe, a file or a terminal from a thread of its own, so that a reader who stopped stops nobody."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from hyperbus.clock import Seconds
+
+#: Bytes that may wait to be written.
+MOST_WAITING: Final = 256 * 1024
+#: How long a line is waited for, while lines get through: so what a process says just before it dies is not lost.
+_PATIENCE: Seconds = 0.05
+#: How long no line is waited for after one that did not get through.
+_IMPATIENCE: Seconds = 10.0
+#: How long the end of a program waits for lines that are not written yet.
+_AT_EXIT: Seconds = 0.5
+#: How long to wait before a descriptor is asked again that was full, or could not be written.
+_PAUSE_MS = 1_000
+
+
+class LineWriter:
+    """Hands lines to a thread that writes them to a descriptor.
+
+    1. While lines get through, `write` returns when its line is written.
+    2. Once one does not within `_PATIENCE`, nobody waits for a while: lines gather, up to `MOST_WAITING` bytes.
+    3. What finds no room, and what the system refuses to write (a closed pipe, a full disk), is dropped and counted. As
+       soon as a line gets through again, `lost` makes one that says how many were dropped, and that is written first.
+    4. A process that was forked off begins with nothing waiting, and a thread of its own.
+    """
+
+    def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:
+        self._descriptor = descriptor
+        self._lost = lost
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+        atexit.register(self.flush, _AT_EXIT)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._dropped = 0
+        self._impatient_until = 0.0
+        self._in_mid_line = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, text: str) -> bool:
+        """Write a line, or keep it until it can be written; False: it was dropped."""
+        line = text.encode(errors="backslashreplace")
+        with self._changed:
+            if self._size + len(line) > MOST_WAITING:
+                self._dropped += 1
+                return False
+            self._waiting.append(line)
+            self._size += len(line)
+            if not self._start():
+                return False
+            self._changed.notify_all()
+            if (
+                time.monotonic() >= self._impatient_until
+                and threading.current_thread() is not self._thread
+                and not self._changed.wait_for(lambda: not self._size, _PATIENCE)
+            ):
+                self._impatient_until = time.monotonic() + _IMPATIENCE
+        return True
+
+    def flush(self, within: Seconds) -> bool:
+        """Wait until everything is written, so long at most; tell whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._size, within)
+
+    def _start(self) -> bool:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="hyperbus log", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system has no room for a thread, or the interpreter ends
+                self._thread = None
+                line = self._waiting.pop()
+                self._size -= len(line)
+                self._dropped += 1
+                return False
+        return True
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                line = self._waiting[0]
+            written = self._write_all(line)
+            with self._changed:
+                self._waiting.popleft()
+                self._size -= len(line)
+                self._dropped += not written
+                self._changed.notify_all()
+
+    def _write_all(self, line: bytes) -> bool:
+        with self._changed:
+            dropped = self._dropped
+        if dropped:
+            told = self._lost(dropped).encode(errors="backslashreplace")
+            if not self._put(told):
+                return False
+            with self._changed:
+                self._dropped -= dropped
+        return self._put(line)
+
+    def _put(self, line: bytes) -> bool:
+        """Write a line whole; one that broke off is ended before the next one."""
+        left = memoryview(b"\n" + line if self._in_mid_line else line)
+        while left:
+            try:
+                count = os.write(self._descriptor, left)
+            except BlockingIOError:
+                _wait_writable(self._descriptor)  # somebody has made the descriptor one that does not wait
+                continue
+            except InterruptedError:
+                continue
+            except (OSError, ValueError):
+                return False
+            left = left[count:]
+            self._in_mid_line = bool(left)
+        return True
+
+
+def _wait_writable(descriptor: int) -> None:
+    poll = select.poll()
+    try:
+        poll.register(descriptor, select.POLLOUT)
+        poll.poll(_PAUSE_MS)
+    except (OSError, ValueError):
+        time.sleep(_PAUSE_MS / 1000)
