@@ -101,7 +101,7 @@ def test_the_new_project_runs(programs, tmp_path):
         finally:
             running.terminate()
         assert running.wait(30) == 0
-    assert os.path.getsize(project / "hyperbus.db") > 0
+    assert os.path.getsize(project / ".hyperbus" / "hyperbus.db") > 0
 
 
 def test_the_demo_runs_from_the_wheel(programs, tmp_path):

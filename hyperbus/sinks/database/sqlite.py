@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError
+from hyperbus.settings import DATA_FOLDER
 from hyperbus.sinks.database import sqlite_marks
 from hyperbus.sinks.database.contract import TABLE, DatabaseError, Row
 from hyperbus.sinks.database.marks import FORGET_AT_ONCE, SINK_FORGETS_EACH, SINK_REMEMBERS, group_of
@@ -33,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class SqliteDatabase:
-    """A SQLite file. Its folder has to exist."""
+    """A SQLite file, which only its owner may read. Its folder has to exist, unless it is the bus's own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -77,6 +79,7 @@ class SqliteDatabase:
             ) from error
 
     def _open(self) -> None:
+        _make_file(self._path)
         self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
         _use_wal(self._connection)
         self._connection.execute("PRAGMA synchronous=FULL")
@@ -101,6 +104,16 @@ class SqliteDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _make_file(path: Path) -> None:
+    """Make the file where it is missing, before SQLite does, which would let everybody read it."""
+    try:
+        if path.parent.name == DATA_FOLDER:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError:
+        return  # SQLite says what is wrong
 
 
 class _transaction:  # noqa: N801 - it reads as a statement
