@@ -74,6 +74,17 @@ async def test_each_of_the_living_gets_a_share_and_is_told() -> None:
     assert {entry.delivery_count for entry in pending} == {1}
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+async def test_what_cannot_be_shared_evenly_is_shared_all_the_same(count: int) -> None:
+    """Nothing stays behind, whether there are more entries or more of the living."""
+    names = [f"peer{number}" for number in range(count)]
+    place = await Place(*names).open(*names)
+    assert await place.handover.share_out(place.received) == []
+    for owners in (await place.owners()).values():
+        assert "me" not in owners
+        assert sum(owners.values()) == 4
+
+
 @pytest.mark.parametrize("others", [(), ("dead",)])
 async def test_without_anybody_alive_all_of_it_is_left(others: tuple[str, ...]) -> None:
     """It stays pending, to be claimed."""
