@@ -6,6 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+import msgspec
 import structlog
 
 from hyperbus.clock import Clock, Seconds
@@ -61,14 +62,15 @@ class ProcessLauncher:
         return [process for process in self._started if not process.ended.done()]
 
     async def launch(self) -> WorkerProcess:
-        """Start a process.
+        """Start a process. Once one was ready, others wait for a server that cannot serve: it is no mistake of theirs.
 
         Raises:
             HyperbusError: the system has no room for it.
         """
+        orders = msgspec.structs.replace(self._orders, wait_for_server=self._state.was_ready)
         try:
             process = await WorkerProcess.start(
-                self._orders, self._clock, environment=self._environment, descriptors=self._descriptors
+                orders, self._clock, environment=self._environment, descriptors=self._descriptors
             )
         except OSError as error:
             raise HyperbusError(f"a worker process cannot be started: {error}; see the limits of the system") from error

@@ -13,12 +13,16 @@ REPORT_FD = "HYPERBUS_REPORT_FD"
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process is to do. It reads them from its standard input, which stays open while its supervisor lives."""
+    """What a process is to do. It reads them from its standard input, which stays open while its supervisor lives.
+
+    With `wait_for_server` a server that cannot serve at the start is waited for: another process was ready before.
+    """
 
     modules: tuple[str, ...]
     folder: str
     settings: Settings
     only_inspect: bool = False
+    wait_for_server: bool = False
 
 
 class Inspected(msgspec.Struct, frozen=True, kw_only=True, tag="inspected"):
@@ -48,10 +52,11 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """The process ends with an error of hyperbus's own."""
+    """The process ends with an error; `server_at_fault` if the server was away, or did not do what it was asked."""
 
     message: str
     exit_code: int
+    server_at_fault: bool = False
 
     def as_error(self) -> HyperbusError:
         """Return the error, with its exit code."""

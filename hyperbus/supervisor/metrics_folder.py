@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -23,6 +25,9 @@ class MetricsFolder:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
+        self._unfolded: set[int] = set()
+        self._told_no_room = False
+        self._log = structlog.get_logger("hyperbus.supervisor")
         self._lock = asyncio.Lock()  # a file and the sum that it was just added to are never seen together
 
     async def render(self, registry: CollectorRegistry) -> bytes:
@@ -35,37 +40,66 @@ class MetricsFolder:
             return await asyncio.to_thread(exposition.render, registry, multiprocess_dir=self.path)
 
     async def fold(self, pid: int) -> None:
-        """Add what a dead process counted to the sum of dead ones, and remove its files."""
+        """Add what a dead process counted to the sum of dead ones, and remove its files.
+
+        Where there is no room for the sum they stay, and are summed up as they are until there is.
+        """
         async with self._lock:
-            await asyncio.to_thread(self._fold, pid)
+            self._unfolded.add(pid)
+            await asyncio.to_thread(self._fold_all)
 
-    def _fold(self, pid: int) -> None:
-        for kind in _SUMMED:
-            file = self.path / f"{kind}_{pid}.db"
-            if file.exists():
-                try:
-                    self._add(file, self.path / f"{kind}_{_DEAD}.db")
-                except (OSError, struct.error, RuntimeError, ValueError) as error:
-                    structlog.get_logger("hyperbus.supervisor").warning(
-                        "what a dead process counted is lost", pid=pid, error=repr(error)
-                    )
+    def _fold_all(self) -> None:
+        for pid in sorted(self._unfolded):
+            for file in self.path.glob(f"gauge_*_{pid}.db"):
                 file.unlink(missing_ok=True)
-        for file in self.path.glob(f"gauge_*_{pid}.db"):
-            file.unlink(missing_ok=True)
-
-    def _add(self, file: Path, total: Path) -> None:
-        """Add a file's values to those of another, which is replaced at once or not at all."""
-        sums: dict[str, float] = {}
-        for source in (total, file):
-            if source.exists():
-                for key, value, *_ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
-                    sums[key] = sums.get(key, 0.0) + value
-        fresh = self.path / f"{total.name}.new"
-        fresh.unlink(missing_ok=True)
-        values = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
         try:
-            for key, value in sums.items():
-                values.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
-        finally:
-            values.close()  # type: ignore[no-untyped-call]
-        fresh.replace(total)
+            for pid in sorted(self._unfolded):
+                for kind in _SUMMED:
+                    self._fold(self.path / f"{kind}_{pid}.db", self.path / f"{kind}_{_DEAD}.db")
+                self._unfolded.discard(pid)
+        except OSError as error:
+            if not self._told_no_room:
+                self._log.warning("no room to sum up what dead processes counted: their files stay", error=str(error))
+            self._told_no_room = True
+        else:
+            self._told_no_room = False
+
+    def _fold(self, file: Path, total: Path) -> None:
+        """Add a file's values to those of another, which is replaced at once or not at all.
+
+        Files are read and written, and never mapped: a byte that the disk has no room for would end this process.
+
+        Raises:
+            OSError: there is no room.
+        """
+        if not file.exists():
+            return
+        sums: dict[str, float] = {}
+        try:
+            for source in (total, file):
+                if source.exists():
+                    for key, value, *_ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
+                        sums[key] = sums.get(key, 0.0) + value
+        except (OSError, struct.error, RuntimeError, ValueError) as error:
+            self._log.warning("what a dead process counted is lost", file=file.name, error=repr(error))
+        else:
+            fresh = self.path / f"{total.name}.new"
+            try:
+                fresh.write_bytes(_as_file(sums))
+                fresh.replace(total)
+            except OSError:
+                with suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                raise
+        file.unlink(missing_ok=True)
+
+
+def _as_file(sums: Mapping[str, float]) -> bytes:
+    """Return values in the form of the client library's files: each is its key's length, the key, the value, a time."""
+    parts = []
+    for key, value in sums.items():
+        text = key.encode()
+        padding = b" " * (8 - (len(text) + 4) % 8)
+        parts.append(struct.pack("i", len(text)) + text + padding + struct.pack("dd", value, 0.0))
+    content = b"".join(parts)
+    return struct.pack("i4x", 8 + len(content)) + content

@@ -35,13 +35,16 @@ class RestartState:
     deaths: int = 0
     in_a_row: int = 0
 
-    def after_death(self, lived: Seconds, *, blameless: bool = False) -> RestartState:
+    def after_death(self, lived: Seconds, *, blameless: bool = False, server_at_fault: bool = False) -> RestartState:
         """Return the state after a death. A blameless one does not count for a crash loop.
 
-        That is one while the server was away at the start, or while a suspected entry ran alone.
+        That is one while a suspected entry ran alone, or with a server at fault. The latter does not lengthen the pause
+        either: the next process waits for the server, and is to be there when it serves again.
         """
         healthy = lived >= HEALTHY
         in_a_row = 1 if healthy else self.in_a_row + 1
+        if server_at_fault:
+            return replace(self, in_a_row=min(in_a_row, max(_PATIENCE, self.in_a_row)))
         if blameless:
             return replace(self, in_a_row=in_a_row)
         return replace(self, deaths=1 if healthy else self.deaths + 1, in_a_row=in_a_row)

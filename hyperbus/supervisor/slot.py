@@ -8,7 +8,7 @@ import random
 import structlog
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable, CrashLoopError, HyperbusError
+from hyperbus.errors import CrashLoopError, HyperbusError
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.restart_policy import RestartPolicy, RestartState
@@ -17,6 +17,8 @@ from hyperbus.supervisor.waiting import until_first
 
 #: How long a new process may take until it is ready to take the place of another.
 READY_WITHIN: Seconds = 120.0
+#: How long after the system had no room for a process it is asked again.
+LAUNCH_AGAIN: Seconds = 1.0
 
 
 class Slot:
@@ -33,6 +35,7 @@ class Slot:
         self._deaths = RestartState(policy)
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._told_no_room = False
         self._log = structlog.get_logger("hyperbus.supervisor")
 
     @property
@@ -50,6 +53,9 @@ class Slot:
         state = self._state
         while not state.stopping.is_set():
             process = await self._filled()
+            if process is None:
+                await until_first(state.stopping, self._changed, within=LAUNCH_AGAIN)
+                continue
             await until_first(process.ended, process.ready, state.stopping, self._changed)
             if process.ready.is_set():
                 state.note_ready()
@@ -102,13 +108,29 @@ class Slot:
             self._log.info("worker process replaced", pid=successor.pid, old=old.pid, exit_code=code)
         return True
 
-    async def _filled(self) -> WorkerProcess:
-        """Return the process in this place, started if need be."""
+    async def _filled(self) -> WorkerProcess | None:
+        """Return the process in this place, started if need be; None when the system has no room for one just now.
+
+        Raises:
+            HyperbusError: it has none for the first one of all.
+        """
         async with self._changing:
             if self.current is None:
-                self.current = await self._launcher.launch()
+                try:
+                    self.current = await self._launcher.launch()
+                except HyperbusError as error:
+                    if not self._state.was_ready:
+                        raise
+                    self._tell_no_room(error)
+                    return None
+            self._told_no_room = False
             self._changed.clear()
             return self.current
+
+    def _tell_no_room(self, error: HyperbusError) -> None:
+        if not self._told_no_room:
+            self._log.error("a worker process is missing until there is room for it", reason=str(error))
+        self._told_no_room = True
 
     def _note_death(self, process: WorkerProcess) -> None:
         """Remember a death.
@@ -119,9 +141,9 @@ class Slot:
         """
         if process.failed is not None and not self._state.was_ready:
             raise process.failed.as_error()
-        server_away = process.failed is not None and process.failed.exit_code == BusUnavailable.exit_code
+        by_server = process.failed is not None and process.failed.server_at_fault
         by_suspect = process.alive.alone  # which is found out and dead-lettered; what it left runs on
-        self._deaths = self._deaths.after_death(process.lived, blameless=server_away or by_suspect)
+        self._deaths = self._deaths.after_death(process.lived, blameless=by_suspect, server_at_fault=by_server)
         if self._deaths.is_crash_loop:
             raise CrashLoopError(
                 f"a worker process died {self._deaths.deaths} times in a row (last exit code {process.ended.result()}"

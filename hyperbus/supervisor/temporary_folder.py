@@ -38,9 +38,9 @@ def temporary_folder(parent: Path | None = None) -> Generator[tuple[Path, int]]:
 
 def remove_abandoned(parent: Path | None = None) -> int:
     """Remove this user's folders whose owners were killed; return how many."""
-    parent = parent or Path(tempfile.gettempdir())
     removed = 0
-    with suppress(OSError):
+    with suppress(OSError):  # there may be no folder at all that takes a file
+        parent = parent or Path(tempfile.gettempdir())
         for path in list(parent.glob(f"{PREFIX}*")):
             removed += _remove_if_abandoned(path)
     return removed

@@ -25,14 +25,19 @@ from hyperbus.settings import Settings, to_environment
 from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.memory import bound_allocations, own_rss
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
+from hyperbus.supervisor.waiting import until_first
+from hyperbus.supervisor.worker_process.counts_file import count_in_safe_files
 from hyperbus.supervisor.worker_process.event_loop import chosen_loop, loop_factory
 from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
 from hyperbus.supervisor.worker_process.loading import load_consumers
 from hyperbus.supervisor.worker_process.orphan_watchdog import end_without_supervisor
+from hyperbus.supervisor.worker_process.server_fault import is_server_at_fault
 from hyperbus.transport import Transport
 
 #: How often a process says that its event loop turns, in seconds.
 ALIVE_INTERVAL: Seconds = 0.5
+#: How often a server that cannot serve is asked again, at the start.
+_ASK_AGAIN: Seconds = 0.5
 #: Characters of an error that are reported; a report has to fit into the pipe at once.
 _MESSAGE_LIMIT = 2000
 #: A module that is loaded when a consumer needs the WebSocket port.
@@ -45,6 +50,7 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
     configure_logs(orders.settings.log_level, orders.settings.log_format)
+    count_in_safe_files()
     if not orders.only_inspect:
         bound_allocations(orders.settings.max_rss)
         end_without_supervisor(sys.stdin.fileno(), orders.settings.drain_timeout)
@@ -56,12 +62,16 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
             report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
             return 0
         with asyncio.Runner(loop_factory=loop_factory(chosen_loop(orders.settings.loop))) as runner:
-            runner.run(work(consumers, orders.settings, report, registry=registry))
+            runner.run(
+                work(consumers, orders.settings, report, registry=registry, wait_for_server=orders.wait_for_server)
+            )
     except HyperbusError as error:
-        report(Failed(message=str(error)[:_MESSAGE_LIMIT], exit_code=error.exit_code))
+        _report_failure(report, error, error.exit_code)
         return error.exit_code
-    except Exception:  # noqa: BLE001 - a consumer is a user's code
+    except Exception as error:  # noqa: BLE001 - a consumer is a user's code
         structlog.get_logger("hyperbus.supervisor").exception("a consumer ended its process")
+        if is_server_at_fault(error):
+            _report_failure(report, error, HyperbusError.exit_code)
         return HyperbusError.exit_code
     return 0
 
@@ -74,8 +84,11 @@ async def work(
     registry: CollectorRegistry = REGISTRY,
     transport: Transport | None = None,
     alive_interval: Seconds = ALIVE_INTERVAL,
+    wait_for_server: bool = False,
 ) -> None:
     """Run consumers until told to stop, and report meanwhile.
+
+    With `wait_for_server`, a server that cannot serve at the start is asked again until it can.
 
     Raises:
         HyperbusError: they could not start, or one failed.
@@ -84,19 +97,29 @@ async def work(
     state = _State()
 
     def tell() -> None:
-        report(state.alive(bus.oldest_running()))
+        report(state.alive(state.bus.oldest_running() if state.bus else None))
 
     def hear(announced: Signal) -> None:
         if state.take(announced):
             tell()
 
+    listeners = (hear, BusMetrics(registry))
     try:
         with _orders_to_stop() as stopped:
-            bus = Bus(settings=settings, transport=transport, listeners=(hear, BusMetrics(registry)))
-            async with bus, _telling(tell, alive_interval), bus.running(*consumers):
-                report(Ready())
-                calm_collector()
-                await stopped.wait()
+            async with _telling(tell, alive_interval):
+                while not stopped.is_set():
+                    state.bus = bus = Bus(settings=settings, transport=transport, listeners=listeners)
+                    try:
+                        async with bus, bus.running(*consumers):
+                            state.tell_ready()
+                            report(Ready())
+                            calm_collector()
+                            await stopped.wait()
+                    except HyperbusError as error:
+                        if state.ready or not wait_for_server or not is_server_at_fault(error):
+                            raise
+                        state.tell_waiting(error)
+                        await until_first(stopped, within=_ASK_AGAIN)
     except asyncio.CancelledError:
         raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
     if state.late:
@@ -131,9 +154,13 @@ def _orders_to_stop() -> Generator[asyncio.Event]:
 
 
 class _State:
-    """What the reports tell, gathered from signals."""
+    """What the reports tell, gathered from signals; and how far the start has come."""
 
     def __init__(self) -> None:
+        self.bus: Bus | None = None
+        self.ready = False
+        self._waits = False
+        self._log = structlog.get_logger("hyperbus.supervisor")
         self._lost: set[str] = set()
         self.workers: set[str] = set()
         self.late: set[str] = set()
@@ -143,6 +170,18 @@ class _State:
     @property
     def connected(self) -> bool:
         return not self._lost
+
+    def tell_waiting(self, error: HyperbusError) -> None:
+        """Say why the process does not start, once."""
+        if not self._waits:
+            self._log.warning("the server cannot serve: this process waits for it", reason=str(error))
+        self._waits = True
+
+    def tell_ready(self) -> None:
+        """Take note that every worker reads."""
+        self.ready = True
+        if self._waits:
+            self._log.info("the server serves again: this process has started")
 
     def alive(self, oldest_running: Seconds | None) -> Alive:
         """Return the report that the process lives."""
@@ -203,6 +242,10 @@ def _reporter(descriptor: int) -> Callable[[Report], None]:
             os.write(descriptor, encode(what) + b"\n")
 
     return report
+
+
+def _report_failure(report: Callable[[Report], None], error: Exception, exit_code: int) -> None:
+    report(Failed(message=str(error)[:_MESSAGE_LIMIT], exit_code=exit_code, server_at_fault=is_server_at_fault(error)))
 
 
 def _read_end(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
