@@ -57,6 +57,21 @@ async def test_a_loop_acks_an_event_when_it_comes_back_for_more() -> None:
                 break
 
 
+async def test_a_bus_that_closes_waits_for_no_loop_that_was_left_open() -> None:
+    """Neither for one with an event in hand, nor for one that waits; nobody will ever come back for more."""
+    kind = unique()
+    began = asyncio.get_running_loop().time()
+    async with Bus("memory://", settings=Settings(drain_timeout=60.0)) as bus:
+        await bus.publish(Event(type=kind, data={"n": 1}))
+        in_hand, waits = bus.consume(kind, group="g"), bus.consume(unique(), group="g")
+        await anext(in_hand)
+        waiting = asyncio.ensure_future(anext(waits))
+        await asyncio.sleep(0)
+    assert asyncio.get_running_loop().time() - began < 20
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
 async def test_leaving_a_loop_hands_its_event_back() -> None:
     """Another consumer of the group gets it."""
     kind, group = unique(), unique()

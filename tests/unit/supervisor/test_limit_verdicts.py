@@ -51,3 +51,9 @@ def test_a_loop_that_is_blocked_for_ten_ttls_is_no_hung_process() -> None:
     limits = Limits.of(settings)
     assert not limits.is_hung(Vitals(**{**WELL, "silent": 10 * settings.heartbeat_ttl + SLACK}))
     assert limits.is_hung(Vitals(**{**WELL, "silent": settings.hung_after + 1}))
+
+
+def test_what_is_out_of_hand_and_what_is_late_are_these() -> None:
+    """By value: half as much again as `max_rss` is fatal, five seconds are a life, one second is late."""
+    assert (FATAL, LEAST_LIFE, SLACK) == (1.5, 5.0, 1.0)
+    assert Limits.of(Settings()).least_life == 5.0

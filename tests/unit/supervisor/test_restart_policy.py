@@ -41,3 +41,36 @@ def test_an_entry_that_kills_its_process_is_found_out_before_that_is_a_crash_loo
         assert state.pause <= 1
         assert not state.is_crash_loop
     assert MOST_DEATHS >= 10
+
+
+def test_deaths_that_are_the_servers_fault_neither_count_nor_keep_others_waiting() -> None:
+    """However many: the process that follows waits for the server, and has to be there when it serves again."""
+    state = RestartState(RestartPolicy())
+    for _ in range(100):
+        state = state.after_death(0.2, server_at_fault=True)
+        assert state.pause <= 1
+        assert not state.is_crash_loop
+    assert state.after_death(0.2).deaths == 1
+
+
+def test_a_death_by_the_server_shortens_no_pause() -> None:
+    """A process that kept dying by itself goes on waiting as long."""
+    state = RestartState(RestartPolicy())
+    for _ in range(8):
+        state = state.after_death(0.2)
+    assert state.after_death(0.2, server_at_fault=True).pause == state.pause
+
+
+def test_pauses_are_these() -> None:
+    """By value: who waits for a restart knows how long, and one that lived long begins at the shortest again."""
+    state, pauses = RestartState(RestartPolicy()), []
+    for _ in range(9):
+        state = state.after_death(0.2)
+        pauses.append(round(state.pause, 3))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert (state.deaths, state.is_crash_loop) == (9, False)
+    assert state.after_death(0.2).is_crash_loop
+    healthy = state.after_death(HEALTHY)
+    assert (healthy.deaths, healthy.in_a_row, healthy.pause) == (1, 1, 0.1)
+    assert not state.after_death(HEALTHY - 0.1, blameless=True).is_crash_loop
+    assert RestartState(RestartPolicy()).pause == 0.1
