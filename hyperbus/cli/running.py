@@ -10,6 +10,7 @@ import structlog
 
 from hyperbus.errors import MissingExtraError
 from hyperbus.observability.logs import configure_logs
+from hyperbus.observability.standard_streams import guard_standard_streams
 from hyperbus.settings import Settings
 from hyperbus.supervisor.supervisor import Supervisor, run_until_signalled
 
@@ -24,6 +25,7 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
     if reload:
         _check_reload()
     configure_logs(settings.log_level, settings.log_format)
+    guard_standard_streams()
     folder = Path.cwd()
     supervisor = Supervisor(modules, settings, processes=processes, folder=folder)
     if settings.url is None:

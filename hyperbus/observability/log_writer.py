@@ -53,9 +53,14 @@ class LineWriter:
 
     def write(self, text: str) -> bool:
         """Write a line, or keep it until it can be written; False: it was dropped."""
-        line = text.encode(errors="backslashreplace")
+        return self.put(text.encode(errors="backslashreplace"))
+
+    def put(self, line: bytes, *, patience: Seconds = 0.0) -> bool:
+        """Do what `write` does, but wait for room for so long, unless that was in vain a while ago."""
         with self._changed:
-            if self._size + len(line) > MOST_WAITING:
+            if patience and time.monotonic() >= self._impatient_until:
+                self._wait(lambda: self._has_room(line), patience)
+            if not self._has_room(line):
                 self._dropped += 1
                 return False
             self._waiting.append(line)
@@ -63,13 +68,17 @@ class LineWriter:
             if not self._start():
                 return False
             self._changed.notify_all()
-            if (
-                time.monotonic() >= self._impatient_until
-                and threading.current_thread() is not self._thread
-                and not self._changed.wait_for(lambda: not self._size, _PATIENCE)
-            ):
-                self._impatient_until = time.monotonic() + _IMPATIENCE
+            if time.monotonic() >= self._impatient_until:
+                self._wait(lambda: not self._size, max(patience, _PATIENCE))
         return True
+
+    def _has_room(self, line: bytes) -> bool:
+        return self._size + len(line) <= MOST_WAITING or not self._size
+
+    def _wait(self, holds: Callable[[], bool], patience: Seconds) -> None:
+        """Wait until something holds; if that is in vain, do without for a while."""
+        if threading.current_thread() is not self._thread and not self._changed.wait_for(holds, patience):
+            self._impatient_until = time.monotonic() + _IMPATIENCE
 
     def flush(self, within: Seconds) -> bool:
         """Wait until everything is written, so long at most; tell whether it is."""

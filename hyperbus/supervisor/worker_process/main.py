@@ -21,6 +21,7 @@ from hyperbus.errors import DrainTimeoutError, HyperbusError
 from hyperbus.event.data import event_types
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
+from hyperbus.observability.standard_streams import guard_standard_streams
 from hyperbus.settings import Settings, to_environment
 from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.memory import bound_allocations, own_rss
@@ -50,6 +51,7 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
     configure_logs(orders.settings.log_level, orders.settings.log_format)
+    guard_standard_streams()
     count_in_safe_files()
     if not orders.only_inspect:
         bound_allocations(orders.settings.max_rss)
