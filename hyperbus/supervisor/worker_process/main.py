@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -124,10 +124,15 @@ async def work(
                         await until_first(stopped, within=_ASK_AGAIN)
     except asyncio.CancelledError:
         raise DrainTimeoutError("stopped at once, as asked; what was in flight will be handled again") from None
-    if state.late:
+    _check_late(state.late, settings.drain_timeout)
+
+
+def _check_late(late: Collection[str], drain_timeout: Seconds) -> None:
+    """Raise DrainTimeoutError if handlers of some groups had to be cut off."""
+    if late:
         raise DrainTimeoutError(
-            f"handlers of {', '.join(sorted(state.late))} were still running after "
-            f"{settings.drain_timeout:g} s; what was in flight will be handled again"
+            f"handlers of {', '.join(sorted(late))} were still running after {drain_timeout:g} s; "
+            f"what was in flight will be handled again"
         )
 
 
