@@ -1,4 +1,4 @@
-"""Sums events up in the log: one line every few seconds, and one for each failure."""
+"""Sums events up in the log: one line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LogAggregator(Consumer):
         await self.log.start()
 
     async def handle(self, events: list[Event]) -> None:
-        """Count a batch, and log the failures in it."""
+        """Count a batch."""
         self.log.add(events)
 
     async def stop(self) -> None:

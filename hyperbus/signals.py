@@ -178,6 +178,24 @@ class ConnectionChanged(msgspec.Struct, frozen=True):
     kind: Literal["reader", "publisher", "stream", "connection"] = "connection"
 
 
+class BackgroundChanged(msgspec.Struct, frozen=True):
+    """A task that runs in the background failed and is begun again; or it runs again as it should."""
+
+    part: str
+    running: bool
+    error: str = ""
+
+
+class BoundReached(msgspec.Struct, frozen=True):
+    """Something has as many members as it may have; what is beyond is left out, or done less well. Told once a process.
+
+    `bound` says which one, such as "streams that a process knows".
+    """
+
+    bound: str
+    limit: int
+
+
 class WorkerChanged(msgspec.Struct, frozen=True):
     """A worker reached a new state. "cut off": its drain time was up and handlers were still running.
 
@@ -244,6 +262,8 @@ Signal = (
     | StreamsFound
     | GroupRebuilt
     | ConnectionChanged
+    | BackgroundChanged
+    | BoundReached
     | WorkerChanged
     | Trimmed
     | CutUnread

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
+from hyperbus.background import keep_running
 from hyperbus.errors import MissingExtraError
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.standard_streams import guard_standard_streams
@@ -33,7 +35,9 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
             "no url given: using an embedded server; set HYPERBUS_URL to choose",
             folder=str(folder / ".hyperbus"),
         )
-    watching = asyncio.create_task(_watch(supervisor, folder)) if reload else None
+    watching = (
+        asyncio.create_task(keep_running(partial(_watch, supervisor, folder), "file watcher")) if reload else None
+    )
     try:
         await run_until_signalled(supervisor)
     finally:

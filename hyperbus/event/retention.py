@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Refuse what nothing can be kept by."""
         for name in ("age", "entries", "bytes"):
             value = getattr(self, name)
-            if value is not None and not (value >= 0 if name == "age" else value >= 1):
+            if value is not None and not (0 <= value < math.inf if name == "age" else value >= 1):
                 raise DeclarationError(f"Keep({name}={value!r}): give a positive number, or leave {name} out")
         if self.hard and self.entries is None and self.bytes is None:
             raise DeclarationError("Keep(hard=True) caps nothing: give entries= or bytes= as well")
@@ -70,5 +71,5 @@ def read_declared(written: bytes | None) -> Declared | None:
         return None
     try:
         return msgspec.json.decode(written, type=Declared)
-    except (msgspec.DecodeError, DeclarationError):
+    except (msgspec.MsgspecError, DeclarationError, ValueError, RecursionError):  # anybody can write a record
         return None

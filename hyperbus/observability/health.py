@@ -17,12 +17,13 @@ STALE_AFTER: Seconds = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """What is known of a worker process. `last_seen` is a monotonic time."""
+    """What is known of a worker process. `last_seen` is a monotonic time; `failing` what fails in its background."""
 
     pid: int
     ready: bool
     connected: bool
     last_seen: float
+    failing: tuple[str, ...] = ()
 
 
 def healthz(states: Sequence[ProcessState], *, now: float, stale_after: Seconds = STALE_AFTER) -> tuple[int, bytes]:
@@ -45,6 +46,8 @@ def readyz(
             problems.append(f"process {state.pid} is not ready yet")
         elif not state.connected:
             problems.append(f"process {state.pid} has no connection to the server")
+        elif state.failing:
+            problems.append(f"process {state.pid} has failed at: {', '.join(state.failing)}; see its log")
     if len(states) < expected:
         problems.append(f"{len(states)} of {expected} processes run")
     return _answer("ready", problems, states, now)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 
 from hyperbus.error_text import name_of
+from hyperbus.logger import get_logger
 from hyperbus.observability.histogram import BatchHistogram
 from hyperbus.signals import (
     Acknowledged,
+    BackgroundChanged,
+    BoundReached,
     Claimed,
     ConnectionChanged,
     CutUnread,
@@ -42,30 +46,62 @@ LATENCY_BUCKETS = (
 )
 
 
-class BoundedLabels:
-    """Lets the first `limit` distinct values through; the rest become `OTHER`. Keeps label cardinality bounded."""
+#: A longer label value is "other" too, and one with anything but printable ASCII in it.
+MAX_LABEL = 200
 
-    def __init__(self, limit: int = MAX_TYPES) -> None:
+
+class BoundedLabels:
+    """Lets the first `limit` distinct values through; the rest become `OTHER`. Keeps label cardinality bounded.
+
+    So do values that are too long or odd: some come from whoever may publish. The first of each kind is told.
+
+    Args:
+        limit: how many values get a label of their own.
+        what: what the values are, for people.
+        told: called once, when there are more than `limit`.
+    """
+
+    def __init__(
+        self, limit: int = MAX_TYPES, what: str = "event types", told: Callable[[str], None] | None = None
+    ) -> None:
         self._limit = limit
+        self._what = what
+        self._told = told
         self._known: set[str] = set()
+        self._is_full = self._is_odd = False
 
     def __call__(self, value: str) -> str:
         """Return the label for `value`."""
         if value in self._known:
             return value
+        if len(value) > MAX_LABEL or not (value.isascii() and value.isprintable()):
+            if not self._is_odd:
+                self._is_odd = True
+                self._warn("is too long or odd", example=repr(value[:50]))
+            return OTHER
         if len(self._known) >= self._limit:
+            if not self._is_full:
+                self._is_full = True
+                self._warn("is one too many", limit=self._limit)
+                if self._told is not None:
+                    self._told(f"labels of {self._what}")
             return OTHER
         self._known.add(value)
         return value
+
+    def _warn(self, why: str, **facts: Any) -> None:
+        get_logger("hyperbus.metrics").warning(f"a label {why}: it is counted as other", of=self._what, **facts)
 
 
 class BusMetrics:
     """A listener that keeps hyperbus's own metrics in `registry`. One a process and registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._types = BoundedLabels()
-        self._streams = BoundedLabels()
-        self._errors = BoundedLabels(100)
+        self._types = BoundedLabels(told=self._reached)
+        self._streams = BoundedLabels(what="streams", told=self._reached)
+        self._groups = BoundedLabels(what="groups", told=self._reached)
+        self._parts = BoundedLabels(what="parts of the process", told=self._reached)
+        self._errors = BoundedLabels(100, what="errors", told=self._reached)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"hyperbus_{name}", text, labels, registry=registry)
@@ -82,6 +118,8 @@ class BusMetrics:
         self._recovered = counter("recovered", "Entries delivered unnoticed and found again.", "group")
         self._rebuilt = counter("groups_rebuilt", "Lost groups that were created again.", "group")
         self._disconnects = counter("disconnects", "Times that the server was lost.", "part")
+        self._background = counter("background_failures", "Background tasks that failed and were begun again.", "part")
+        self._bounds = counter("bounds_reached", "Bounds that were reached; the log says of what.", "bound")
         self._trimmed = counter("trimmed", "Entries cut that no live group had yet to ack.", "stream")
         self._cut_unread = counter("cut_unread", "Entries cut that a group had yet to ack.", "group", "reason")
         self._caps_near = counter("hard_cap_warnings", "Warnings that a hard cap is about to cut unread.", "stream")
@@ -113,12 +151,15 @@ class BusMetrics:
                     self._published.labels(self._types(event_type)).inc(count)
                 self._publish_seconds.observe_many((), (seconds,))
             case Acknowledged(group, count):
-                self._acks.labels(group).inc(count)
+                self._acks.labels(self._groups(group)).inc(count)
             case _:
                 self._add_trouble(signal)
 
+    def _reached(self, bound: str) -> None:
+        self._bounds.labels(bound).inc()
+
     def _add_handled(self, signal: Handled) -> None:
-        group = signal.group
+        group = self._groups(signal.group)
         for outcome in ("acked", "retried", "dead_lettered"):
             for event_type, count in getattr(signal, outcome).items():
                 self._deliveries.labels(group, self._types(event_type), outcome).inc(count)
@@ -131,21 +172,25 @@ class BusMetrics:
                 self._publish_errors.labels(self._errors(error)).inc(count)
             case DeliveryFailed():
                 error = self._errors(name_of(signal.error))
-                self._failures.labels(signal.group, error).inc(signal.count)
+                self._failures.labels(self._groups(signal.group), error).inc(signal.count)
             case LocalHandlerFailed():
                 self._local_failures.inc()
             case RetryScheduled():
-                self._retries.labels(signal.group).inc()
+                self._retries.labels(self._groups(signal.group)).inc()
             case EntryDeadLettered():
-                self._dead_letters.labels(signal.group, signal.reason).inc()
+                self._dead_letters.labels(self._groups(signal.group), signal.reason).inc()
             case Claimed():
-                self._claimed.labels(signal.group).inc(signal.count)
+                self._claimed.labels(self._groups(signal.group)).inc(signal.count)
             case Recovered():
-                self._recovered.labels(signal.group).inc(signal.count)
+                self._recovered.labels(self._groups(signal.group)).inc(signal.count)
             case GroupRebuilt():
-                self._rebuilt.labels(signal.group).inc()
+                self._rebuilt.labels(self._groups(signal.group)).inc()
+            case BackgroundChanged(part, running=False):
+                self._background.labels(self._parts(part)).inc()
+            case BoundReached(bound):
+                self._reached(bound)
             case ConnectionChanged(part, connected=False):
-                self._disconnects.labels(part).inc()
+                self._disconnects.labels(self._parts(part)).inc()
             case _:
                 self._add_retention(signal)
 
@@ -154,10 +199,10 @@ class BusMetrics:
             case Trimmed(stream, count):
                 self._trimmed.labels(self._streams(stream)).inc(count)
             case CutUnread():
-                self._cut_unread.labels(signal.group, signal.reason).inc(signal.count)
+                self._cut_unread.labels(self._groups(signal.group), signal.reason).inc(signal.count)
             case HardCapNear(stream):
                 self._caps_near.labels(self._streams(stream)).inc()
             case GroupAbandoned(group, seconds_left=0):
-                self._abandoned.labels(group).inc()
+                self._abandoned.labels(self._groups(group)).inc()
             case GhostStream(stream):
                 self._ghosts.labels(self._streams(stream)).inc()

@@ -11,6 +11,7 @@ from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.logger import get_logger
 from hyperbus.observability.failure_log import FailureLog
 from hyperbus.signals import (
+    BoundReached,
     Claimed,
     ConnectionChanged,
     CutUnread,
@@ -34,6 +35,7 @@ _LINES: dict[type, tuple[str, str]] = {
     Recovered: ("warning", "entries delivered unnoticed were found again"),
     StreamsFound: ("info", "streams found"),
     GroupRebuilt: ("warning", "lost group rebuilt"),
+    BoundReached: ("warning", "a bound was reached: what is beyond it is left out, or done less well"),
     CutUnread: ("error", "entries cut that a group had not read"),
     HardCapNear: ("warning", "hard cap near: soon entries are cut that a group has not read"),
     GhostStream: ("warning", "no group reads this stream: its entries go unread"),

@@ -15,10 +15,16 @@ from hyperbus.errors import BusUnavailable, HyperbusError, NotDurable, PublishUn
 from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import Durability, NewEntry, Transport, record_names
 from hyperbus.transport.appends import AppendResult, Tell
+from hyperbus.transport.births import write_births
 
 #: A stream that is published into is entered in the directory again after this many seconds, should the server forget;
 #: and the server is asked again whether it can do what `durability=` asks.
 REFRESH: Seconds = 30.0
+#: A stream that nobody entered for this long counts as born again: readers of many look less often at quiet ones.
+QUIET: Seconds = 2 * REFRESH
+#: Streams that were entered lately and are remembered: those of the last `REFRESH` seconds, and no more than this of
+#: older ones.
+MOST_LISTED = 10_000
 FIRST_PAUSE: Seconds = 0.05
 LONGEST_PAUSE: Seconds = 1.0
 #: What is left of a publish's time when waiting for durability ends: servers look at such waits every 0.1 s.
@@ -54,6 +60,7 @@ class Appender:
         self._prefix = prefix
         self._once_window = once_window
         self._listed: dict[str, float] = {}
+        self._most_listed = MOST_LISTED
         self._checked: dict[tuple[int, bool], float] = {}
         # Waiting for durability holds up the connection: who has to queue is not sent yet, and is told so.
         self._durable_lock = asyncio.Lock()
@@ -135,20 +142,27 @@ class Appender:
         Raises:
             BusUnavailable: the server is away.
         """
-        now = self._clock.now()
-        new = {stream: now for stream in streams if self._listed.get(stream, 0.0) < now - REFRESH}
-        if not new:
+        now = self._clock.monotonic()
+        due = [stream for stream in streams if self._listed.get(stream, float("-inf")) < now - REFRESH]
+        if not due:
             return
         try:
-            if await self._transport.records.add_members(record_names.STREAM_DIRECTORY, new):
-                notices = record_names.notices_key(self._prefix)
-                births = [NewEntry(notices, record_names.STREAM_BORN, stream.encode()) for stream in new]
-                await self._transport.streams.append(births)  # who misses one reads the directory soon after
+            if await self._transport.records.touch_members(record_names.STREAM_DIRECTORY, due, QUIET):
+                # who misses it reads the directory soon after
+                await self._transport.streams.append_notice(
+                    record_names.notices_key(self._prefix),
+                    record_names.STREAM_BORN,
+                    write_births(due),
+                    keep=record_names.KEPT_NOTICES,
+                )
         except BusUnavailable:
             raise
         except HyperbusError:
             return  # a full server refuses; the scan finds them
-        self._listed |= new
+        self._listed.update(dict.fromkeys(due, now))
+        if len(self._listed) > self._most_listed:
+            self._listed = {stream: at for stream, at in self._listed.items() if at >= now - REFRESH}
+            self._most_listed = max(MOST_LISTED, 2 * len(self._listed))
 
     async def _check(self, durability: Durability) -> None:
         now = self._clock.monotonic()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+from hyperbus.background import keep_running
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, DurabilityUnsupported, PublishFailed
 from hyperbus.event.codec import Codec
@@ -135,7 +136,7 @@ class Publisher:
         if known is not None and not known[0].ended:
             return known[0]
         queue = SendQueue(mode, self._appender, self._clock, self._limit)
-        task = asyncio.create_task(queue.run(), name="hyperbus publisher")
+        task = asyncio.create_task(keep_running(queue.run, "publisher"), name="hyperbus publisher")
         self._queues[mode] = queue, task
         task.add_done_callback(lambda _: self._forget(mode, queue))
         return queue

@@ -120,6 +120,8 @@ class SendQueue:
                 results = await self._send(sending, refusal)
             except BaseException as error:
                 _fail(batch, PublishUncertain(f"publishing was broken off: {error!r}"))
+                if isinstance(error, Exception):  # the queue goes on, with the places of these
+                    await self._limit.release(len(batch), sum([waiting.size for waiting in batch]))
                 raise
             finally:
                 self._in_flight = []

@@ -44,7 +44,7 @@ class CursorWorker:
             Settlement(declaration, BestEffort(inbox), announcer, clock),
             Quarantine(member, StartCounts.of_group(member), services.isolation, inbox), order,
         )  # fmt: skip
-        self.parts = Parts(consumer, CursorReader(self._cursor, stream_set, inbox, clock), self._executor)
+        self.parts = Parts(declaration.name, CursorReader(self._cursor, stream_set, inbox, clock), self._executor)
 
     async def enter(self) -> None:
         """Do nothing: nobody has to know that it lives."""
@@ -64,6 +64,8 @@ class CursorWorker:
     async def _take_in(self, streams: Mapping[str, str]) -> None:
         """Read the streams among these that the consumer takes and that are new to it; they were born meanwhile."""
         new = self._stream_set.missing(streams)
+        if len(new) < len(streams) and self._stream_set.expect(streams):
+            await self._cursor.look_soon()
         await self._add(new, dict.fromkeys(new, FIRST_ID))
 
     async def _add(self, new: Mapping[str, str], positions: Mapping[str, bytes]) -> None:

@@ -85,13 +85,12 @@ class GroupWorker:
             Settlement(declaration, guarantee, services.announcer, clock),
             Quarantine(member, StartCounts.of_group(member), services.isolation, inbox), order,
         )  # fmt: skip
+        background = (reclaimer.run, retries.run, parked.take, recovery.interrupt_reads)
         self.parts = Parts(
-            consumer,
-            intake=self._reader,
-            lanes=self._executor,
-            background=[reclaimer.run, retries.run, parked.take, recovery.interrupt_reads],
-            finishers=[acker, dead_letters, parked],
-        )
+            member.group, self._reader, self._executor,
+            background=dict(zip(("reclaimer", "retries", "parked entries", "doubts"), background, strict=True)),
+            finishers=(acker, dead_letters, parked), announcer=services.announcer,
+        )  # fmt: skip
         #: Entries that nobody began to handle and that are not handed over yet.
         self._unbegun: list[Received] = []
 
@@ -119,8 +118,10 @@ class GroupWorker:
         await self._reader.join()
 
     async def _take_in(self, streams: Mapping[str, str]) -> None:
-        """Read the streams among these that the consumer takes and that are new to it."""
+        """Read the streams among these that the consumer takes and that are new to it; the others soon."""
         new = self._stream_set.missing(streams)
+        if len(new) < len(streams) and self._stream_set.expect(streams):
+            await self._reader.look_soon()
         if new:
             await self._creator.create(tuple(new))
             await self._reader.add_streams(new)

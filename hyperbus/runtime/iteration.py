@@ -88,6 +88,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
 
     async def found(streams: Mapping[str, str]) -> None:
         new = stream_set.missing(streams)
+        stream_set.expect(streams)
         stream_set.add(new)
         await cursor.add_streams(dict.fromkeys(new, start))
 

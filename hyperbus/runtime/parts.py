@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
+
+from hyperbus.background import keep_running
+from hyperbus.signals import Announcer
 
 
 class Intake(Protocol):
@@ -39,24 +43,29 @@ Background = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Parts:
-    """Runs the parts of one worker. One that fails ends them all.
+    """Runs the parts of one worker. One that fails ends them all, but for those in the background.
+
+    What runs there holds no entry of its own, and is begun again; a reader, a lane or a finisher that fails may have an
+    entry in hand, which the next worker finds.
 
     They end in this order: intake and background; the lanes; the read that was under way; the finishers.
     """
 
     def __init__(
         self,
-        consumer: str,
+        owner: str,
         intake: Intake,
         lanes: Lanes,
         *,
-        background: Sequence[Background] = (),
+        background: Mapping[str, Background] | None = None,
         finishers: Sequence[Finisher] = (),
+        announcer: Announcer | None = None,
     ) -> None:
-        self._consumer = consumer
+        self._owner = owner
         self._intake = intake
         self._lanes = lanes
-        self._background = background
+        self._background = background or {}
+        self._announcer = announcer
         self._finishers = finishers
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
 
@@ -64,14 +73,17 @@ class Parts:
         """Start every part as a task of the group."""
         runs: dict[str, list[Background]] = {
             "intake": [self._intake.run],
-            "background": list(self._background),
+            "background": [partial(self._keep, part, work) for part, work in self._background.items()],
             "finisher": [finisher.run for finisher in self._finishers],
             "lanes": [self._lanes.run],
         }
         self._tasks = {
-            kind: [tasks.create_task(run(), name=f"hyperbus {self._consumer} {kind}") for run in starts]
+            kind: [tasks.create_task(run(), name=f"hyperbus {self._owner} {kind}") for run in starts]
             for kind, starts in runs.items()
         }
+
+    async def _keep(self, part: str, work: Background) -> None:
+        await keep_running(work, f"{part} of {self._owner}", announcer=self._announcer)
 
     async def end_intake(self) -> None:
         """Read, claim and retry nothing more."""

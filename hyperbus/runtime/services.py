@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Protocol
 
+from hyperbus.background import BackgroundTasks
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.delivery import PublishEvent
 from hyperbus.event.codec import Codec, codecs
@@ -58,7 +59,9 @@ class Services:
         self.codecs: Sequence[Codec] = codecs()
         self.data_types: Mapping[str, type[EventData]] = event_types()
         self.heartbeat = Heartbeat(transport, settings.heartbeat_ttl)
-        self.finder = StreamFinder(transport, clock, prefix=prefix, scan_interval=settings.scan_interval)
+        self.finder = StreamFinder(
+            transport, clock, prefix=prefix, scan_interval=settings.scan_interval, announcer=announcer
+        )
         self.notifier = Notifier(transport, clock, prefix=prefix)
         self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
         self.retention = RetentionLoop(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
@@ -92,12 +95,11 @@ async def open_services(
     services = Services(transport, announcer, clock, settings=settings, prefix=prefix, publish=publish)
     await services.notifier.start()
     stack.push_async_callback(services.heartbeat.stop)
-    for part, name in (
-        (services.finder.run(), "stream finder"),
-        (services.notifier.run(), "notifier"),
-        (services.retention.run(), "retention"),
-    ):
-        stack.push_async_callback(_end, asyncio.create_task(part, name=f"hyperbus {name}"))
+    background = BackgroundTasks(announcer=announcer, clock=clock)
+    stack.push_async_callback(background.stop)
+    background.start(services.finder.run, "stream finder")
+    background.start(services.notifier.run, "notifier")
+    background.start(services.retention.run, "retention")
     stack.push_async_callback(_end_loops, services.loops)
     stack.push_async_callback(_end_reads, services.cursors)
     return services
@@ -124,9 +126,3 @@ async def _end_loops(loops: Mapping[Stoppable, asyncio.Task[None]]) -> None:
 async def _end_reads(cursors: AbstractSet[Cursor]) -> None:
     for cursor in tuple(cursors):
         await cursor.stop()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -78,6 +78,6 @@ class EventFilter:
         known = self._remembered.get(event_type)
         if known is None:
             known = self._types.matches(event_type)
-            if len(self._remembered) < _MAX_REMEMBERED:
+            if len(self._remembered) < _MAX_REMEMBERED and len(event_type) <= _MAX_LENGTH:
                 self._remembered[event_type] = known
         return known

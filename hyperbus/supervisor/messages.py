@@ -40,7 +40,8 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     """The process's event loop turns. `workers` are their names in their groups.
 
     `deliveries` counts since the start; `oldest_running` is for how long the handler that began first has been running.
-    `alone` says that nothing runs in it but an entry that is suspected of killing processes.
+    `alone` says that nothing runs in it but an entry that is suspected of killing processes. `failing` names what
+    failed in the background and is not known to run again.
     """
 
     connected: bool
@@ -49,6 +50,7 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     deliveries: int = 0
     oldest_running: Seconds | None = None
     alone: bool = False
+    failing: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
+from hyperbus.background import BackgroundTasks
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds, SystemClock
-from hyperbus.errors import HyperbusError
 from hyperbus.http.server import HttpServer, Response
 from hyperbus.observability import exposition, health
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.slot import Slot
-
-#: How old the state of the streams may be when it is shown.
-FRESH: Seconds = 1.0
+from hyperbus.supervisor.stream_survey import StreamSurvey
 
 
 class StatusPages:
@@ -44,15 +41,13 @@ class StatusPages:
     ) -> None:
         self._launcher = launcher
         self._slots = slots
-        self._bus = bus
         self._folder = metrics
         self._hung_after = hung_after
         self._clock = SystemClock()
         self._registry = CollectorRegistry()
         self._states = exposition.StreamStates()
         self._registry.register(self._states)
-        self._updated_at = float("-inf")
-        self._updating = asyncio.Lock()
+        self._survey = StreamSurvey(bus, self._states, self._clock)
         self.port = 0
 
     @asynccontextmanager
@@ -65,13 +60,16 @@ class StatusPages:
         server = HttpServer(host, port, {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz})
         await server.start()
         self.port = server.port
+        background = BackgroundTasks(clock=self._clock)
+        background.start(self._survey.search, "search for streams")
         try:
             yield
         finally:
+            await background.stop()
             await server.stop()
 
     async def _metrics(self) -> Response:
-        await self._update()
+        await self._survey.update()
         text = await self._folder.render(self._registry)
         return Response(200, exposition.CONTENT_TYPE, text)
 
@@ -87,23 +85,11 @@ class StatusPages:
         status, body = health.readyz(states, now=now, expected=expected, stale_after=self._hung_after)
         return Response(status, health.CONTENT_TYPE, body)
 
-    async def _update(self) -> None:
-        """Ask the server for the state of the streams, unless it was asked just now."""
-        async with self._updating:
-            if self._clock.monotonic() - self._updated_at < FRESH:
-                return
-            streams = self._bus.transport.streams
-            try:
-                names = await streams.scan(f"{self._bus.prefix}:*")
-                names += await streams.scan(f"{{{self._bus.prefix}:*")
-                self._states.update(await streams.info(names))
-            except HyperbusError:
-                self._states.update([])  # what is not known is not shown
-            self._updated_at = self._clock.monotonic()
-
 
 def _states(processes: Sequence[WorkerProcess]) -> list[health.ProcessState]:
     return [
-        health.ProcessState(process.pid, process.ready.is_set(), process.connected, process.last_seen)
+        health.ProcessState(
+            process.pid, process.ready.is_set(), process.connected, process.last_seen, process.alive.failing
+        )
         for process in processes
     ]

@@ -8,11 +8,13 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from hyperbus.background import keep_running
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
@@ -212,8 +214,8 @@ class Supervisor:
             for number, slot in enumerate(self._slots):
                 tasks.create_task(self._keep_or_stop(slot), name=f"hyperbus slot {number}")
             tasks.create_task(self._tell_ready(), name="hyperbus ready")
-            tasks.create_task(self._roll_when_told(rollout), name="hyperbus roll")
-            tasks.create_task(enforcer.run(), name="hyperbus limits")
+            tasks.create_task(keep_running(partial(self._roll_when_told, rollout), "rollout"), name="hyperbus roll")
+            tasks.create_task(keep_running(enforcer.run, "limits"), name="hyperbus limits")
 
     async def _keep_or_stop(self, slot: Slot) -> None:
         """Keep a slot; when that is given up, let the others drain."""

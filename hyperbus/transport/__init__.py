@@ -32,6 +32,7 @@ from hyperbus.transport.entries import (
     id_at,
     id_before,
     id_key,
+    is_id,
 )
 from hyperbus.transport.failures import Failures
 from hyperbus.transport.groups import Groups
@@ -68,4 +69,5 @@ __all__ = [
     "id_at",
     "id_before",
     "id_key",
+    "is_id",
 ]

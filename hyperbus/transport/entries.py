@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
@@ -164,6 +165,7 @@ class Durability:
 
 
 _HIGHEST_SEQUENCE = 2**64 - 1
+_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def id_at(seconds: float) -> bytes:
@@ -175,6 +177,11 @@ def id_key(entry_id: bytes) -> tuple[int, int]:
     """Return what ids are compared by."""
     milliseconds, _, sequence = entry_id.partition(b"-")
     return int(milliseconds), int(sequence or b"0")
+
+
+def is_id(text: bytes) -> bool:
+    """Tell whether this is an entry id, written out as servers write it."""
+    return _ID.fullmatch(text) is not None
 
 
 def id_before(entry_id: bytes) -> bytes:

@@ -39,6 +39,14 @@ class Failures(Protocol):
         """Drop the schedules of entries, as after an ack; return how many there were."""
         ...
 
+    async def retry_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many schedules each (stream, group) has: about as many pending entries wait for their next try."""
+        ...
+
+    async def dead_letter_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many dead letters each (stream, group) has."""
+        ...
+
     async def dead_letter(self, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]) -> list[bool]:
         """Append to the group's dead letters and ack, atomically, where `consumer` still owns the entry; tell which."""
         ...

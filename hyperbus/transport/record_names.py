@@ -16,6 +16,9 @@ RETENTION_LEASE = "retention"
 #: The kind of the notice that a publisher gives of a stream that it is the first to publish into.
 STREAM_BORN = b"stream"
 
+#: Notices that are kept; nobody reads an old one.
+KEPT_NOTICES = 1_000
+
 _MEMBER = re.compile(r"\{([^{}]*)\}:(.*)", re.DOTALL)
 
 

@@ -38,13 +38,32 @@ class Records(Protocol):
         ...
 
     async def members(
-        self, name: str, *, minimum: float = float("-inf"), maximum: float = float("inf"), count: int = 1000
+        self,
+        name: str,
+        *,
+        minimum: float = float("-inf"),
+        maximum: float = float("inf"),
+        count: int = 1000,
+        offset: int = 0,
+        newest: bool = False,
     ) -> list[tuple[str, float]]:
-        """Return members whose time lies between the two, both included, earliest first."""
+        """Return members whose time lies between the two, both included, earliest first; at most `count`.
+
+        Leaves out the first `offset`; with `newest` the order is the other way round.
+
+        What is no text (UTF-8) is left out, as no name of ours is like that; others may write there.
+        """
         ...
 
-    async def remove_members(self, name: str, members: Sequence[str]) -> int:
-        """Remove members; return how many there were."""
+    async def touch_members(self, name: str, members: Sequence[str], quiet: Seconds) -> int:
+        """Add members with the server's time now, or give it to those that are there. Atomic.
+
+        Return how many of them were new, or had not been touched for `quiet` seconds.
+        """
+        ...
+
+    async def remove_members(self, name: str, members: Sequence[str], *, maximum: float = float("inf")) -> int:
+        """Remove those of these members whose time is not above `maximum`; return how many there were. Atomic."""
         ...
 
     async def server_time(self) -> float:

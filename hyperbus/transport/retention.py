@@ -26,7 +26,10 @@ class Retention(Protocol):
         ...
 
     async def checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
-        """Return the checkpoint of each (stream, group), also of a group that is gone; None where none was saved."""
+        """Return the checkpoint of each (stream, group), also of a group that is gone; None where none was saved.
+
+        Whatever else lies there, for anybody can write to it, counts as none.
+        """
         ...
 
     async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:

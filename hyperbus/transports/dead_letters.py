@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hyperbus.transport import DeadLetter
 
 _NAMES = (b"@id", b"@reason", b"@error", b"@message", b"@trace", b"@tries", b"@first", b"@last", b"@consumer")
@@ -35,7 +37,16 @@ def from_fields(fields: list[bytes]) -> DeadLetter:
         error=error.decode(errors="replace"),
         message=message.decode(errors="replace"),
         trace=trace.decode(errors="replace"),
-        tries=int(tries),
-        first_time=float(first),
-        last_time=float(last),
+        tries=int(tries) if tries.isdigit() else 0,
+        first_time=_number(first),
+        last_time=_number(last),
     )
+
+
+def _number(text: bytes) -> float:
+    """Return a number that anybody may have written; 0 for what is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -63,7 +63,7 @@ async def test_every_consumer_sees_every_event(tmp_path: Path) -> None:
         WebSocketServer(broadcaster),
         DbWriter(open_database(f"sqlite:///{path}")),
         MetricsCollector(EventCounter(registry)),
-        LogAggregator(EventLog()),
+        LogAggregator(EventLog(warn_of=["*.failed"])),
     )
     events: list[Event[Any]] = [Event(data=Started(n=n), workflow_id=f"wf-{n % 2}") for n in range(300)]
     events.append(Event(data=Failed(error="bad"), workflow_id="wf-0"))
@@ -81,9 +81,9 @@ async def test_every_consumer_sees_every_event(tmp_path: Path) -> None:
     assert {event["id"] for event in seen} == {event.id for event in events if event.workflow_id == "wf-0"}
     rows = {row[0]: row for row in stored(path)}
     assert rows[events[7].id] == (events[7].id, "sinks_test.started", "wf-1", '{"n":7}')
-    lines = [line for line in logged if line["event"] in ("events", "event failed")]
+    lines = [line for line in logged if line["event"] in ("events", "event to be warned of")]
     assert sum(line.get("total", 0) for line in lines) == 301
-    assert [line["error"] for line in lines if line["event"] == "event failed"] == ["bad"]
+    assert [line["error"] for line in lines if line["event"] == "event to be warned of"] == ["bad"]
 
 
 class UnreachableAtFirst:

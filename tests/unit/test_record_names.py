@@ -42,7 +42,10 @@ NAMES = {
 #: What a name with something in it begins with.
 HEADS = (*(name.partition(":")[0] + ":" for name in NAMES if ":" in name), "sweep:")
 #: What records are used by; the first argument is a name, or names.
-METHODS = {"put", "renew", "get", "delete", "compare_and_set", "add_members", "members", "remove_members"}
+METHODS = {
+    *("put", "renew", "get", "delete", "compare_and_set"),
+    *("add_members", "touch_members", "members", "remove_members"),
+}
 
 
 def _spelled(tree: ast.AST) -> Iterator[str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
-from hyperbus.transport import Transport, record_names
+from hyperbus.logger import get_logger
+from hyperbus.transport import Entry, Transport, record_names
 
 #: How long one read waits.
 BLOCK: Seconds = 5.0
 #: Notices that are kept; nobody reads an old one.
-KEEP = 1_000
+KEEP = record_names.KEPT_NOTICES
 _PAUSE: Seconds = 0.5
+#: Bytes of notices that one read may bring, about, and notices of the first one. Anybody can write large ones.
+_READ_BYTES = 256 * 1024
+_FIRST_COUNT = 16
+#: A larger notice is none of ours.
+_MOST_BYTES = 64 * 1024
 
 #: Told the body of a notice.
 Subscriber = Callable[[bytes], None]
@@ -27,6 +33,9 @@ class Notifier:
         self._key = record_names.notices_key(prefix)
         self._subscribers: dict[bytes, list[Subscriber]] = {}
         self._position: bytes | None = None
+        self._count = _FIRST_COUNT
+        self._told: set[bytes] = set()
+        self._log = get_logger("hyperbus.notifier")
 
     async def start(self) -> None:
         """Find the place after which notices are read.
@@ -60,17 +69,32 @@ class Notifier:
             while True:
                 try:
                     await self.start()
-                    read = await reader.read({self._key: self._position or b"0-0"}, count=KEEP, block=BLOCK)
+                    read = await reader.read({self._key: self._position or b"0-0"}, count=self._count, block=BLOCK)
                 except HyperbusError:
                     await self._clock.sleep(_PAUSE)
                     continue
                 for _, entries in read:
-                    for entry in entries:
-                        self._position = entry.id
-                        self._tell(entry.fields)
+                    self._take(entries)
         finally:
             await reader.close()
 
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Tell of notices, and learn from their sizes how many the next read may ask for."""
+        largest = 1
+        for entry in entries:
+            self._position = entry.id
+            largest = max(largest, sum(map(len, entry.fields)))
+            self._tell(entry.fields)
+        self._count = max(1, min(KEEP, 2 * self._count, _READ_BYTES // largest))
+
     def _tell(self, fields: list[bytes]) -> None:
-        for subscriber in tuple(self._subscribers.get(fields[0], ())) if len(fields) > 1 else ():
-            subscriber(fields[1])
+        if len(fields) < 2 or len(fields[1]) > _MOST_BYTES:  # noqa: PLR2004 - a name and a value
+            return
+        kind, body = fields[:2]
+        for subscriber in tuple(self._subscribers.get(kind, ())):
+            try:
+                subscriber(body)
+            except Exception:  # noqa: BLE001 - anybody can write a notice, and the next one has to be heard
+                if kind not in self._told:
+                    self._told.add(kind)
+                    self._log.exception("a notice could not be heard", kind=kind.decode(errors="replace"))

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from hyperbus.errors import WrongTypeError
+from hyperbus.logger import get_logger
 from hyperbus.runtime.group.checkpoints import Checkpoints
 from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.group.stream_turns import MANY
 from hyperbus.signals import GroupRebuilt
-from hyperbus.transport import FIRST_ID, Records, record_names
+from hyperbus.transport import FIRST_ID, Records, is_id, record_names
 
 #: Entries that are counted, when a group is rebuilt, of those it may see again.
 COUNT_LIMIT = 100_000
@@ -46,7 +48,9 @@ class GroupCreator:
         await self.prepare()
         member, after = self._member, self._after or FIRST_ID
         try:
-            await member.streams.create_groups([(name, member.group, after) for name in streams])
+            for start in range(0, len(streams), MANY):
+                page = streams[start : start + MANY]
+                await member.streams.create_groups([(name, member.group, after) for name in page])
         except WrongTypeError:
             for name in streams:
                 with suppress(WrongTypeError):
@@ -78,4 +82,10 @@ class GroupCreator:
         if await self._records.compare_and_set(name, None, declared):
             return declared
         (stored,) = await self._records.get([name])
-        return stored or declared
+        if stored is None or is_id(stored):
+            return stored or declared
+        get_logger("hyperbus").warning(
+            "the record of when a group was first declared holds no entry id: it begins now", group=self._member.group
+        )
+        await self._records.put(name, declared)
+        return declared

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import ServerError
 from hyperbus.event.routing import TypeFilter
+from hyperbus.runtime.group.stream_turns import MANY, StreamTurns
 from hyperbus.signals import Announcer, ConnectionChanged
 
 #: How long a stream that cannot be read is set aside.
@@ -25,6 +26,8 @@ class StreamSet:
         self._clock = clock
         self._known: dict[str, str] = {}
         self._names: tuple[str, ...] = ()
+        #: Whose turn it is, where there are very many.
+        self.turns = StreamTurns()
         #: Until when streams are set aside, on the monotonic clock.
         self._aside: dict[str, float] = {}
 
@@ -42,6 +45,28 @@ class StreamSet:
         """Take streams in, with the types that they hold."""
         self._known |= streams
         self._names = tuple(self._known)
+        self.turns.expect(streams)
+
+    def expect(self, streams: Iterable[str]) -> bool:
+        """Hear that something may have come into streams; tell whether that helps: few are all read anyway."""
+        known = [name for name in streams if name in self._known] if len(self._names) > MANY else []
+        self.turns.expect(known)
+        return bool(known)
+
+    def remove(self, streams: Iterable[str]) -> list[str]:
+        """Let go of streams that came to an end, but for those that the consumer names; return which."""
+        named = self._types.names
+        gone = [name for name in streams if name in self._known and self._known[name] not in named]
+        for name in gone:
+            del self._known[name]
+            self._aside.pop(name, None)
+        if gone:
+            self._names = tuple(self._known)
+        return gone
+
+    def some(self) -> tuple[str, ...]:
+        """Return the streams that are not set aside; where they are very many, a part of them, in turns."""
+        return self.turns.share(self.readable(), self._clock.monotonic())
 
     def type_in(self, stream: str) -> str:
         """Return the event type that a stream of the set holds."""

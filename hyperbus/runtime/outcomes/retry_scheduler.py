@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
@@ -134,9 +133,17 @@ class RetryScheduler:
             received = heapq.heappop(self._heap)[2]
             if self._waiting.get(_key(received)) is received:
                 due.append(received)
-        with suppress(HyperbusError):  # failing makes a crash in the next try look like one before it
+        try:
             for stream, items in by_stream(due).items():
                 await self._member.streams.forget_retries(stream, self._member.group, [item.id for item in items])
+        except HyperbusError:
+            pass  # a crash in the next try will look like one before it
+        except Exception:
+            self._requeue(due)
+            raise
+        self._requeue(due)
+
+    def _requeue(self, due: Sequence[Received]) -> None:
         for received in reversed(due):  # each goes before all others
             self._unsaved.pop(_key(received), None)
             if self._waiting.pop(_key(received), None) is not None:

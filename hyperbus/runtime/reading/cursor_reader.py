@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
 from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.group.stream_turns import MANY, Turn
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.read_planner import share
@@ -54,6 +55,17 @@ class Cursor:
         """Let the next read of a stream begin after an entry."""
         self._positions[stream] = entry_id
 
+    async def look_soon(self) -> None:
+        """End a wait: there is something else to read."""
+        self._changed.set()
+        await self._connection.wake()
+
+    async def forget_streams(self, names: Iterable[str]) -> None:
+        """Read these streams no more: they came to an end, and are read from their first entry if they begin again."""
+        for name in self._stream_set.remove(names):
+            self._positions.pop(name, None)
+        await self._connection.wake()
+
     async def stop(self) -> None:
         """Let a read that waits return."""
         self._stopped = True
@@ -65,8 +77,8 @@ class Cursor:
         return self._stopped
 
     def streams(self) -> int:
-        """Return how many streams the next read asks."""
-        return len(self._stream_set.readable())
+        """Return how many streams the next read asks, at most."""
+        return min(len(self._stream_set.readable()), MANY)
 
     async def read(self, *, count: int) -> Read:
         """Return what comes next, at most `count` entries of each stream; [] when there was nothing, or it failed.
@@ -74,12 +86,15 @@ class Cursor:
         Waits for the first entry for `BLOCK` seconds, and after a failure for longer each time. Never raises for the
         server's sake: what is wrong with it is announced, and is the `refusal` where waiting may not help.
         """
-        positions = {name: self._positions[name] for name in self._stream_set.readable() if name in self._positions}
+        names = self._stream_set.readable()
+        turns, time = self._stream_set.turns, self._clock.monotonic
+        turn = turns.next(names, time()) if names else Turn((), None)
+        positions = {name: self._positions[name] for name in turn.names if name in self._positions}
         if not positions:
-            await self._wait(BLOCK)
+            await self._wait(BLOCK if turn.wait is None else turn.wait)
             return []
         try:
-            read = await self._connection.read(positions, count=count, block=BLOCK)
+            read = await self._connection.read(positions, count=count, block=BLOCK if turn.wait is None else turn.wait)
         except BusUnavailable as error:
             self._announce(lost=True, error=str(error))
         except HyperbusError as error:
@@ -88,6 +103,8 @@ class Cursor:
             self._pause = _FIRST_PAUSE
             self.refusal = None
             self._announce(lost=False)
+            if turn.wait is not None:
+                turns.answered([stream for stream, _ in read], time())
             return read
         await self._wait(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
@@ -95,10 +112,11 @@ class Cursor:
 
     async def _refused(self, positions: Mapping[str, bytes], error: HyperbusError) -> None:
         """Set aside the streams that cannot be read; where that leaves nothing, note why."""
+        before = len(self._stream_set.readable())
         if not await self._set_aside(positions):
             return  # the server is away by now: the next read finds out
         readable = self._stream_set.readable()
-        if not readable or len(readable) == len(positions):  # all of them, or it is not because of a stream
+        if not readable or len(readable) == before:  # all of them, or it is not because of a stream
             self.refusal = error
             self._announce(lost=bool(readable), error=str(error))
 

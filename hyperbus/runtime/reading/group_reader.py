@@ -12,6 +12,7 @@ from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import Ownership
 from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.group.stream_turns import MANY, PAGE
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
@@ -67,13 +68,17 @@ class GroupReader:
     async def add_streams(self, streams: Mapping[str, str]) -> None:
         """Read these streams (key and type) too, from now on; their groups exist."""
         self._stream_set.add(streams)
+        await self.look_soon()
+
+    async def look_soon(self) -> None:
+        """End a wait: there is something else to read."""
         self._changed.set()
         await self._connection.wake()
 
     async def join(self) -> None:
         """Become known to the group before the first read: others hand over only to those that it knows."""
         member = self._member
-        for name in self._stream_set.readable():
+        for name in self._stream_set.readable()[:MANY]:  # of very many, the others know it as they are read
             with suppress(ServerError):  # the first read deals with it
                 await self._connection.read_pending(member.group, member.consumer, name, after=FIRST_ID, count=1)
 
@@ -118,13 +123,20 @@ class GroupReader:
         block = await self._wait_until_owned()
         if self._stopping or self._doubt.raised:  # what is found again is older than what a read would bring
             return self._ownership.ordered  # who may not read for long has nothing else to go by
-        ask, member = self._planner.next(names, room), self._member
+        member, turns = self._member, self._stream_set.turns
+        turn = turns.next(names, member.clock.monotonic())
+        ask = self._planner.next(turn.names, room)
+        if turn.wait is not None:  # there are very many
+            block = min(block, turn.wait)
+            turns.expect(set(turn.names).difference(ask.names))
         read = await self._connection.read_group(
             member.group, member.consumer, ask.names, count=ask.each, block=block if ask.waits else 0
         )
         now = member.clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
+        if turn.wait is not None:
+            turns.answered([stream for stream, _ in read], member.clock.monotonic())
         if len(names) > 1:
             self._planner.answered(ask, {stream: len(page) for stream, page in read})
         return True
@@ -148,9 +160,25 @@ class GroupReader:
 
     async def _rebuild(self) -> None:
         """Create the group again where it is missing."""
-        for name in self._stream_set.readable():
+        for name in await self._missing():
             with suppress(HyperbusError):  # the next read fails as well, and says why
                 await self._creator.rebuild(name, self._last_read.get(name))
+
+    async def _missing(self) -> list[str]:
+        """Return the streams on which the group may be missing."""
+        names = self._stream_set.readable()
+        missing: list[str] = []
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            try:
+                infos = await self._member.streams.info(page)
+            except HyperbusError:  # one of them is none, or the server is away: asking each tells which
+                missing += page
+                continue
+            for name, info in zip(page, infos, strict=True):
+                if info is None or all(group.group != self._member.group for group in info.groups):
+                    missing.append(name)
+        return missing
 
     async def _set_aside(self) -> bool:
         """Find the streams that are none, and set them aside; False if it is not because of them."""

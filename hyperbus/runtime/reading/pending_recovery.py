@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.group.stream_turns import MANY
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
@@ -47,8 +50,20 @@ class PendingRecovery:
             BusUnavailable, ServerError: the server is away, or refuses; the doubt stays.
         """
         with self._doubt.settling():
-            for stream in self._stream_set.readable():
+            for stream in await self._doubtful():
                 await self._recover_stream(stream)
+
+    async def _doubtful(self) -> Sequence[str]:
+        """Return the streams to ask about: all, or of very many those in which this worker has something pending."""
+        member, names = self._member, self._stream_set.readable()
+        if len(names) <= MANY:
+            return names
+        found: list[str] = []
+        for start in range(0, len(names), MANY):
+            page = names[start : start + MANY]
+            summaries = await member.streams.pending_summaries([(name, member.group) for name in page])
+            found += [n for n, summary in zip(page, summaries, strict=True) if member.consumer in summary.consumers]
+        return found
 
     async def _recover_stream(self, stream: str) -> None:
         member, after = self._member, FIRST_ID

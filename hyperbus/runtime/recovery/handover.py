@@ -52,7 +52,7 @@ class Handover:
 
     def hear(self, notice: bytes) -> None:
         """Take a notice of entries that were handed over: if it was to this worker, it looks for them at once."""
-        with suppress(msgspec.MsgspecError):  # anybody can write a notice
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):  # anybody can write a notice
             if msgspec.json.decode(notice, type=HandedOver).to == self._member.consumer:
                 self._doubt.arise_urgently()
 

@@ -83,7 +83,8 @@ class Reclaimer:
         Raises:
             BusUnavailable, ServerError: the server is away, or refuses a stream.
         """
-        names = self._stream_set.readable()
+        # in an ordered group nobody may read before all of them have been looked at
+        names = self._stream_set.readable() if self._ownership.ordered else self._stream_set.some()
         if not names:
             return 0
         await self._recount(names)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from hyperbus.background import BackgroundTasks
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import declaration_of
@@ -23,7 +24,7 @@ from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.standard_streams import guard_standard_streams
 from hyperbus.settings import Settings, to_environment
-from hyperbus.signals import ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
+from hyperbus.signals import BackgroundChanged, ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.memory import bound_allocations, own_rss
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 from hyperbus.supervisor.waiting import until_first
@@ -169,6 +170,7 @@ class _State:
         self._waits = False
         self._log = structlog.get_logger("hyperbus.supervisor")
         self._lost: set[str] = set()
+        self._failing: set[str] = set()
         self.workers: set[str] = set()
         self.late: set[str] = set()
         self.deliveries = 0
@@ -199,6 +201,7 @@ class _State:
             deliveries=self.deliveries,
             oldest_running=oldest_running,
             alone=self.alone,
+            failing=tuple(sorted(self._failing)),
         )
 
     def take(self, announced: Signal) -> bool:
@@ -211,6 +214,9 @@ class _State:
             # that is left alone says nothing about the server.
             if announced.kind == "reader":
                 (self._lost.discard if announced.connected else self._lost.add)(announced.part)
+        elif isinstance(announced, BackgroundChanged):
+            (self._failing.discard if announced.running else self._failing.add)(announced.part)
+            return True
         elif isinstance(announced, SuspectRuns):
             self.alone = announced.alone
             return True  # before it runs: if the process dies now, the entry is to blame
@@ -231,12 +237,12 @@ async def _telling(tell: Callable[[], None], interval: Seconds) -> AsyncGenerato
             tell()
             await asyncio.sleep(interval)
 
-    telling = asyncio.create_task(keep_telling(), name="hyperbus reports")
+    background = BackgroundTasks()
+    background.start(keep_telling, "reports")
     try:
         yield
     finally:
-        telling.cancel()
-        await asyncio.wait((telling,))
+        await background.stop()
 
 
 def _reporter(descriptor: int) -> Callable[[Report], None]:

@@ -66,6 +66,19 @@ class MemoryFailures(Part):
             self._keep_times(key, times)
             return dropped
 
+    async def retry_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many schedules each (stream, group) has."""
+        await self._session.enter()
+        with self._store.lock:
+            return [len(self._store.sorted_set(retries_key(*pair)) or ()) for pair in groups]
+
+    async def dead_letter_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many dead letters each (stream, group) has."""
+        await self._session.enter()
+        with self._store.lock:
+            found = [self._store.stream(dead_letter_key(*pair)) for pair in groups]
+            return [0 if letters is None else len(letters.entries) for letters in found]
+
     async def dead_letter(self, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]) -> list[bool]:
         """Append to the group's dead letters and ack, where `consumer` still owns the entry; tell which."""
         await self._session.enter()

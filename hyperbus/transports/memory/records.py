@@ -78,24 +78,49 @@ class MemoryRecords:
             return len(held) - before
 
     async def members(
-        self, name: str, *, minimum: float = float("-inf"), maximum: float = float("inf"), count: int = 1000
+        self,
+        name: str,
+        *,
+        minimum: float = float("-inf"),
+        maximum: float = float("inf"),
+        count: int = 1000,
+        offset: int = 0,
+        newest: bool = False,
     ) -> list[tuple[str, float]]:
         """Return members whose time lies between the two, earliest first."""
         await self._session.enter()
         with self._store.lock:
             held: SortedSet = self._store.sorted_set(self._key(name)) or {}
             found = [(member, time) for member, time in held.items() if minimum <= time <= maximum]
-        return sorted(found, key=lambda item: (item[1], item[0].encode()))[:count]
+        found.sort(key=lambda item: (item[1], item[0].encode()), reverse=newest)
+        return found[offset : offset + count]
 
-    async def remove_members(self, name: str, members: Sequence[str]) -> int:
-        """Remove members; return how many there were. A set without members is gone."""
+    async def touch_members(self, name: str, members: Sequence[str], quiet: Seconds) -> int:
+        """Add members with the server's time now, or give it to those that are there."""
+        await self._session.enter()
+        if not members:
+            return 0
+        key = self._key(name)
+        now = self._store.clock.now()
+        with self._store.lock:
+            held = self._store.sorted_set(key)
+            if held is None:
+                held = {}
+                self._store.set(key, held)
+            new = sum(member not in held or now - held[member] > quiet for member in members)
+            held.update(dict.fromkeys(members, now))
+            return new
+
+    async def remove_members(self, name: str, members: Sequence[str], *, maximum: float = float("inf")) -> int:
+        """Remove those of these members whose time is not above `maximum`. A set without members is gone."""
         await self._session.enter()
         key = self._key(name)
         with self._store.lock:
             held = self._store.sorted_set(key)
             if held is None:
                 return 0
-            removed = sum(held.pop(member, None) is not None for member in members)
+            wanted = [member for member in members if held.get(member, float("inf")) <= maximum]
+            removed = sum(held.pop(member, None) is not None for member in wanted)
             if not held:
                 self._store.delete(key)
             return removed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperbus.transport import id_key
+from hyperbus.transport import id_key, is_id
 from hyperbus.transports.keys import checkpoint_key
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.stream import format_id, parse_id
@@ -34,7 +34,7 @@ class MemoryRetention(Part):
         """Return the checkpoint of each (stream, group); None where none was saved."""
         await self._session.enter()
         with self._store.lock:
-            return [self._store.holding(checkpoint_key(*pair), bytes) for pair in groups]
+            return [self._checkpoint(checkpoint_key(*pair)) for pair in groups]
 
     async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:
         """Delete entries with an id up to `up_to`, oldest first; return how many."""
@@ -70,6 +70,10 @@ class MemoryRetention(Part):
         await self._session.enter()
         return "noeviction", 0
 
+    def _checkpoint(self, key: str) -> bytes | None:
+        found = self._store.find(key)
+        return found if isinstance(found, bytes) and is_id(found) else None
+
     def _save(self, stream: str, group: str) -> bytes | None:
         found = self._store.find_group(stream, group)
         if found is None:
@@ -77,7 +81,7 @@ class MemoryRetention(Part):
         log, members = found
         key = checkpoint_key(stream, group)
         floor = format_id(members.floor)
-        stored = self._store.holding(key, bytes)
+        stored = self._checkpoint(key)
         if stored is not None and id_key(floor) <= id_key(stored) <= log.last_id:
             return stored
         self._store.set(key, floor)

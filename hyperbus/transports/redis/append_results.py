@@ -21,7 +21,7 @@ async def results_of(
     except NoAnswerError as error:
         uncertain = [PublishUncertain(f"the event may be stored or not: {error}") for _ in range(count)]
         return [*(_result_of(connection, reply) for reply in error.replies), *uncertain[len(error.replies) :]]
-    return [reply.decode() if type(reply) is bytes else _result_of(connection, reply) for reply in replies]
+    return [r.decode("ascii", "replace") if type(r) is bytes else _result_of(connection, r) for r in replies]
 
 
 def not_sent(error: HyperbusError, count: int) -> list[AppendResult]:
@@ -32,6 +32,6 @@ def not_sent(error: HyperbusError, count: int) -> list[AppendResult]:
 
 def _result_of(connection: ReconnectingConnection, reply: bytes | Refusal) -> AppendResult:
     if isinstance(reply, bytes):
-        return reply.decode()
+        return reply.decode("ascii", "replace")
     error = connection.error_of(reply)
     return error if is_away(reply) or isinstance(error, BusUnavailable) else PublishRefusedError(str(error))

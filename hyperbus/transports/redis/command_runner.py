@@ -61,6 +61,17 @@ class CommandRunner:
             [None if type(reply) is Refusal and is_missing(reply) else reply for reply in replies]
         )
 
+    async def count(self, commands: Sequence[tuple[Any, ...]]) -> list[int]:
+        """Run commands that count something; return their counts, 0 where a key holds something else.
+
+        Raises:
+            HyperbusError: one of them was refused for another reason.
+        """
+        replies = await self.replies(commands)
+        return self._connection.check(
+            [0 if type(reply) is Refusal and str(reply).startswith("WRONGTYPE") else reply for reply in replies]
+        )
+
     async def run_script(self, script: Script, calls: Sequence[Arguments]) -> list[Any]:
         """Run a script once for each of `calls`, in one round trip; return what each returned.
 

@@ -51,6 +51,14 @@ class RedisFailures(Part):
         commands = [("ZREM", retries_key(stream, group), *part) for part in slices(ids, SCRIPT_IDS)]
         return sum(await self._commands.run(commands))
 
+    async def retry_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many schedules each (stream, group) has."""
+        return await self._commands.count([("ZCARD", retries_key(*pair)) for pair in groups])
+
+    async def dead_letter_counts(self, groups: Sequence[tuple[str, str]]) -> list[int]:
+        """Return how many dead letters each (stream, group) has."""
+        return await self._commands.count([("XLEN", dead_letter_key(*pair)) for pair in groups])
+
     async def dead_letter(self, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]) -> list[bool]:
         """Append to the group's dead letters and ack, where `consumer` still owns the entry; tell which."""
         keys = (stream, dead_letter_key(stream, group))
@@ -80,7 +88,7 @@ class RedisFailures(Part):
         """Return how often each entry was begun alone."""
         commands = [("HMGET", suspects_key(stream, group), *part) for part in slices(ids, SCRIPT_IDS)]
         replies = await self._commands.run(commands)
-        return [int(count or 0) for reply in replies for count in reply]
+        return [int(count) if count and count.isdigit() else 0 for reply in replies for count in reply]
 
 
 def pack_letters(letters: Sequence[DeadLetter], consumer: str) -> list[list[str | bytes | int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import msgpack
+from msgspec import MsgspecError, msgpack
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import DeadLetter, Parked
@@ -42,7 +42,7 @@ class RedisParking(Part):
         arguments = (holder, repr(now), repr(now + lease), min(count, _TAKEN), _TAKEN_BYTES)
         [reply] = await self._commands.run_script(_TAKE_PARKED, [(_keys(stream, group), arguments)])
         return [
-            Parked(entry_id, msgpack.decode(packed, type=list[bytes]), int(tries), float(first), float(due))
+            Parked(entry_id, _unpack(packed), int(tries), float(first), float(due))
             for entry_id, packed, tries, first, due in reply
         ]
 
@@ -77,12 +77,20 @@ class RedisParking(Part):
 
     async def parked_count(self, groups: Sequence[tuple[str, str]]) -> list[int]:
         """Return how many entries each (stream, group) has parked, those that are held included."""
-        return await self._commands.run([("ZCARD", parked_due_key(*pair)) for pair in groups])
+        return await self._commands.count([("ZCARD", parked_due_key(*pair)) for pair in groups])
 
     async def next_parked(self, groups: Sequence[tuple[str, str]]) -> list[float | None]:
         """Return when the next entry of each (stream, group) can be taken; None for none."""
         commands = [("ZRANGE", parked_due_key(*pair), 0, 0, "WITHSCORES") for pair in groups]
         return [float(reply[1]) if reply else None for reply in await self._commands.run(commands)]
+
+
+def _unpack(packed: bytes) -> list[bytes]:
+    """Return the fields of a parked entry. What somebody else put there is its one field: it is not lost so."""
+    try:
+        return msgpack.decode(packed, type=list[bytes])
+    except (MsgspecError, ValueError, RecursionError):
+        return [b"parked", packed]
 
 
 def _keys(stream: str, group: str) -> tuple[str, str]:

@@ -8,9 +8,11 @@ from hyperbus.clock import Seconds
 from hyperbus.transports.keys import record_key
 from hyperbus.transports.redis.command_runner import CommandRunner
 from hyperbus.transports.redis.protocol.commands import milliseconds
-from hyperbus.transports.redis.script import Script
+from hyperbus.transports.redis.script import SCRIPT_IDS, Script, slices
 
 _COMPARE_AND_SET = Script("compare_and_set")
+_TOUCH_MEMBERS = Script("touch_members")
+_REMOVE_MEMBERS = Script("remove_members")
 
 
 class RedisRecords:
@@ -62,16 +64,38 @@ class RedisRecords:
         return int(await self._commands.run_one("ZADD", self._key(name), "NX", *words))
 
     async def members(
-        self, name: str, *, minimum: float = float("-inf"), maximum: float = float("inf"), count: int = 1000
+        self,
+        name: str,
+        *,
+        minimum: float = float("-inf"),
+        maximum: float = float("inf"),
+        count: int = 1000,
+        offset: int = 0,
+        newest: bool = False,
     ) -> list[tuple[str, float]]:
         """Return members whose time lies between the two, earliest first."""
-        bounds = (repr(minimum), repr(maximum), "WITHSCORES", "LIMIT", 0, count)
-        reply = await self._commands.run_one("ZRANGEBYSCORE", self._key(name), *bounds)
-        return [(member.decode(), float(time)) for member, time in zip(reply[::2], reply[1::2], strict=True)]
+        low, high = repr(minimum), repr(maximum)
+        command, first, last = ("ZREVRANGEBYSCORE", high, low) if newest else ("ZRANGEBYSCORE", low, high)
+        reply = await self._commands.run_one(
+            command, self._key(name), first, last, "WITHSCORES", "LIMIT", offset, count
+        )
+        return [
+            (member, float(time))
+            for name_read, time in zip(reply[::2], reply[1::2], strict=True)
+            if (member := _text(name_read)) is not None
+        ]
 
-    async def remove_members(self, name: str, members: Sequence[str]) -> int:
-        """Remove members; return how many there were."""
-        return int(await self._commands.run_one("ZREM", self._key(name), *members)) if members else 0
+    async def touch_members(self, name: str, members: Sequence[str], quiet: Seconds) -> int:
+        """Add members with the server's time now, or give it to those that are there."""
+        calls = [((self._key(name),), (repr(quiet), *part)) for part in slices(members, SCRIPT_IDS)]
+        return sum(await self._commands.run_script(_TOUCH_MEMBERS, calls))
+
+    async def remove_members(self, name: str, members: Sequence[str], *, maximum: float = float("inf")) -> int:
+        """Remove those of these members whose time is not above `maximum`; return how many there were."""
+        if maximum == float("inf"):
+            return int(await self._commands.run_one("ZREM", self._key(name), *members)) if members else 0
+        calls = [((self._key(name),), (repr(maximum), *part)) for part in slices(members, SCRIPT_IDS)]
+        return sum(await self._commands.run_script(_REMOVE_MEMBERS, calls))
 
     async def server_time(self) -> float:
         """Return the server's clock, seconds since the epoch."""
@@ -80,3 +104,10 @@ class RedisRecords:
 
     def _key(self, name: str) -> str:
         return record_key(self._prefix, name)
+
+
+def _text(member: bytes) -> str | None:
+    try:
+        return member.decode()
+    except UnicodeDecodeError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperbus.transport import id_after, id_before
+from hyperbus.transport import id_after, id_before, is_id
 from hyperbus.transports.keys import checkpoint_key
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.names import name_of
@@ -39,7 +39,9 @@ class RedisRetention(Part):
 
     async def checkpoints(self, groups: Sequence[tuple[str, str]]) -> list[bytes | None]:
         """Return the checkpoint of each (stream, group); None where none was saved."""
-        return await self._commands.run([("GET", checkpoint_key(*pair)) for pair in groups])
+        # MGET, unlike GET, has nothing for a key of another kind
+        replies = await self._commands.run([("MGET", checkpoint_key(*pair)) for pair in groups])
+        return [saved if saved is not None and is_id(saved) else None for (saved,) in replies]
 
     async def trim(self, stream: str, *, up_to: bytes, limit: int) -> int:
         """Delete entries with an id up to `up_to`, oldest first; return how many."""

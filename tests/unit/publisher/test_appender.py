@@ -18,7 +18,7 @@ from tests.unit.publisher.publishing import STREAM, Placed, a_bus, away, numbers
 async def test_an_outage_that_meets_the_directory_first_is_announced_too() -> None:
     """A new stream is listed before its first entry; a server that is away by then is told as away."""
     transport, recorder = FaultyTransport(), Recorder()
-    transport.records.overrides["add_members"] = away(1)
+    transport.records.overrides["touch_members"] = away(1)
     async with a_bus(transport, listeners=[recorder]) as bus:
         await bus.publish(Placed())
     assert [change.connected for change in recorder.of(ConnectionChanged)] == [False, True]
@@ -35,7 +35,7 @@ async def test_a_stream_is_listed_and_its_birth_announced_once() -> None:
         (births,) = await transport.streams.scan("hyperbus:*")
         (entry,) = await transport.streams.range(births)
         assert STREAM.encode() in entry.fields
-    assert [name for name, _ in transport.records.calls].count("add_members") == 1
+    assert [name for name, _ in transport.records.calls].count("touch_members") == 1
 
 
 async def test_a_directory_that_is_refused_does_not_hold_back_events() -> None:
@@ -45,7 +45,7 @@ async def test_a_directory_that_is_refused_does_not_hold_back_events() -> None:
     async def full(*_: Any) -> Any:
         raise OutOfMemoryError("full")
 
-    transport.records.overrides["add_members"] = full
+    transport.records.overrides["touch_members"] = full
     async with a_bus(transport) as bus:
         await bus.publish(Placed(number=7))
         assert await numbers(transport) == [7]

@@ -43,7 +43,7 @@ async def test_room_of_events_whose_time_was_over_is_free_again() -> None:
     """Who waits for room gets it when those in the buffer have given up, and not only when something was sent."""
     transport = FaultyTransport()
     async with a_bus(transport, publish_buffer=1) as bus:
-        transport.records.overrides["add_members"] = away(3)
+        transport.records.overrides["touch_members"] = away(3)
         hopeless = asyncio.create_task(bus.publish(Placed(number=1), timeout=0.02))
         await asyncio.sleep(0)
         patient = asyncio.create_task(bus.publish(Placed(number=2), timeout=2.0))

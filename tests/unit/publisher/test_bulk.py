@@ -45,7 +45,7 @@ async def test_publish_many_keeps_order_in_one_round_trip_for_each_2000() -> Non
                 await asyncio.sleep(0)
             return await add(*arguments)
 
-        transport.records.overrides["add_members"] = slow
+        transport.records.overrides["touch_members"] = slow
         events: list[Any] = [Placed(number=n) for n in range(2 * MANY)]
         events[0] = Event(type="publisher_test.born", data={"number": 0})
         ids = await bus.publish_many(events)
@@ -99,13 +99,13 @@ async def test_publish_many_gives_up_at_its_deadline() -> None:
     """None was sent: `BusUnavailable`. Sent and not answered: each is uncertain."""
     transport = FaultyTransport()
     async with a_bus(transport) as bus:
-        transport.records.overrides["add_members"] = away(10**6)
+        transport.records.overrides["touch_members"] = away(10**6)
         with pytest.raises(BusUnavailable, match="none of 2 events was sent"):
             await bus.publish_many([Placed(), Placed()], timeout=0.06)
-        transport.records.overrides["add_members"] = lambda *_: asyncio.Event().wait()
+        transport.records.overrides["touch_members"] = lambda *_: asyncio.Event().wait()
         with pytest.raises(BusUnavailable, match="not sent in time"):
             await bus.publish_many([Placed()], timeout=0.02)
-        del transport.records.overrides["add_members"]
+        del transport.records.overrides["touch_members"]
         transport.streams.overrides["append"] = Gate()
         await transport.inner.records.add_members(record_names.STREAM_DIRECTORY, {STREAM: 1.0})
         with pytest.raises(PublishFailed) as caught:

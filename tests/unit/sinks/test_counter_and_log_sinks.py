@@ -107,9 +107,18 @@ def test_a_line_names_few_types_and_adds_up_the_rest() -> None:
     assert sum(logged[0]["types"].values()) + logged[0]["of_other_types"] == 5_000
 
 
-def test_failed_events_have_a_line_each_at_a_bounded_rate() -> None:
+def test_a_type_that_ends_in_failed_is_business_like_any_other() -> None:
+    """`payment.failed` is an everyday event; nobody is warned of what was not asked for."""
+    sink = EventLog()
+    with structlog.testing.capture_logs() as logged:
+        sink.add([event("payment.failed", {"error": "no money"}), event("failed"), event("job.Failed")])
+        sink.flush()
+    assert [line["log_level"] for line in logged] == ["info"]
+
+
+def test_events_to_be_warned_of_have_a_line_each_at_a_bounded_rate() -> None:
     """With what they say went wrong, of declared and undeclared types; the rest are counted."""
-    sink = EventLog(max_failures=2)
+    sink = EventLog(max_failures=2, warn_of=["*.failed", "failed"])
     with structlog.testing.capture_logs() as logged:
         sink.add(
             [
@@ -124,7 +133,7 @@ def test_failed_events_have_a_line_each_at_a_bounded_rate() -> None:
     assert (first["type"], first["workflow_id"], first["source_agent"]) == ("x.failed", "wf-1", "coder")
     assert len(first["error"]) == 500
     assert (second["type"], second["error"]) == ("sink_tests.failed", "bad")
-    assert (summary["total"], summary["failures_not_logged"]) == (4, 1)
+    assert (summary["total"], summary["warnings_left_out"]) == (4, 1)
 
 
 def test_an_interval_of_nothing_is_refused() -> None:

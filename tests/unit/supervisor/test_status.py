@@ -7,10 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hyperbus import Bus, BusUnavailable
+from hyperbus import Bus, BusUnavailable, Event
 from hyperbus.settings import Settings
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.status import StatusPages
+from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
 
 
@@ -19,16 +20,25 @@ async def test_metrics_ask_the_server_no_more_than_once_a_second(tmp_path: Path)
     transport = FaultyTransport()
     launcher: Any = SimpleNamespace(processes=[])
 
-    async def away(*_: Any) -> Any:
+    async def away(*_: Any, **_named: Any) -> Any:
         raise BusUnavailable("away")
 
     async with Bus(transport=transport, settings=Settings()) as bus:
         pages = StatusPages(launcher, [], bus, MetricsFolder(tmp_path), hung_after=10)
-        first, second = await asyncio.gather(pages._metrics(), pages._metrics())
-        assert first.status == second.status == 200
-        asked = len(transport.streams.called("scan"))
-        assert asked == 2, "streams and dead letters, once"
-        transport.streams.overrides["scan"] = away
-        pages._updated_at = float("-inf")
-        assert (await pages._metrics()).status == 200
-        assert (await pages._healthz()).status == 503, "no process runs"
+        await bus.publish(Event(type="status.a", data={}))
+        await transport.inner.streams.append([NewEntry("events:foreign", b"data", b"x")])
+        async with pages.serving("127.0.0.1", 0):
+            first, second = await asyncio.gather(pages._metrics(), pages._metrics())
+            assert first.status == second.status == 200
+            assert b'stream="events:foreign"' in first.body
+            assert b'stream="events:status.a"' in first.body
+            assert len(transport.records.called("members")) == 1
+            for _ in range(3):
+                pages._survey._updated_at = float("-inf")
+                await pages._metrics()
+            asked = len(transport.streams.called("scan"))
+            assert asked == 2, "streams and dead letters, once: looks search nothing"
+            transport.records.overrides["members"] = away
+            pages._survey._updated_at = float("-inf")
+            assert b"events:" not in (await pages._metrics()).body
+            assert (await pages._healthz()).status == 503, "no process runs"

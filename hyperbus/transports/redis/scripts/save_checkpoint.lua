@@ -55,8 +55,9 @@ end
 if not floor then
   return false
 end
-local stored = redis.call('GET', KEYS[2])
-if stored and string.match(stored, '^%d+-%d+$') then
+local stored = redis.pcall('GET', KEYS[2])
+-- Whatever else lies there, another kind of key too, is no checkpoint, and makes way for one.
+if type(stored) == 'string' and string.match(stored, '^%d+-%d+$') then
   if stored == floor then
     return stored
   end

@@ -9,8 +9,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'LIMIT
     break
   end
   local found = redis.call('HMGET', KEYS[1], id, id .. ':state')
-  if found[1] and found[2] then
-    local tries, first, due = string.match(found[2], '^(%S+) (%S+) (%S+) ')
+  if found[1] and found[2] and string.match(id, '^%d+%-%d+$') then
+    -- What anybody may have written there instead must not keep the entry, and those after it, from being taken.
+    local tries, first, due = string.match(found[2], '^(%d+) (%d[%w.+-]*) (%d[%w.+-]*) ')
+    if not (tries and tonumber(first) and tonumber(due)) then
+      tries, first, due = '0', ARGV[2], ARGV[2]
+    end
     -- A server that is out of memory lets a script go on whose first write needs none. PERSIST is that write.
     redis.call('PERSIST', KEYS[1])
     redis.call('HSET', KEYS[1], id .. ':state', tries .. ' ' .. first .. ' ' .. due .. ' ' .. ARGV[1])
