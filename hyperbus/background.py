@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from hyperbus.clock import Clock, Seconds, SystemClock
+from hyperbus.error_text import describe
 from hyperbus.logger import get_logger
 from hyperbus.signals import Announcer, BackgroundChanged
 
@@ -50,9 +51,9 @@ async def keep_running(
         try:
             return await work()
         except Exception as error:
-            log.exception("a background task failed and is begun again", part=part, pause=pause)
+            log.error("a background task failed and is begun again", part=part, pause=pause, exc_info=error)
             if announcer is not None:
-                announcer.announce(BackgroundChanged(part, running=False, error=f"{type(error).__name__}: {error}"))
+                announcer.announce(BackgroundChanged(part, running=False, error=describe(error)))
             failed = True
         finally:
             if steady is not None:

@@ -25,7 +25,7 @@ _PAGE = 200
 
 
 class StreamSurvey:
-    """Feeds `StreamStates`. The directory knows the streams of hyperbus; a search finds the others, in the background."""
+    """Feeds `StreamStates`. The directory knows the streams of hyperbus; a search in the background, the others."""
 
     def __init__(self, bus: Bus, states: StreamStates, clock: Clock) -> None:
         self._bus = bus

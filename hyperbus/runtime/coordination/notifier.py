@@ -97,4 +97,4 @@ class Notifier:
             except Exception:  # noqa: BLE001 - anybody can write a notice, and the next one has to be heard
                 if kind not in self._told:
                     self._told.add(kind)
-                    self._log.exception("a notice could not be heard", kind=kind.decode(errors="replace"))
+                    self._log.error("a notice could not be heard", kind=kind.decode(errors="replace"), exc_info=True)
