@@ -51,7 +51,7 @@ async def keep_running(
         try:
             return await work()
         except Exception as error:
-            log.error("a background task failed and is begun again", part=part, pause=pause, exc_info=error)
+            log.error("a background task failed and is begun again", part=part, pause=pause, exc_info=error)  # noqa: TRY400
             if announcer is not None:
                 announcer.announce(BackgroundChanged(part, running=False, error=describe(error)))
             failed = True
