@@ -83,3 +83,15 @@ async def test_a_stream_made_anew_is_read_from_its_first_entry() -> None:
     remembering = Checkpoints(other.streams, "g")
     remembering._known = place.known._known
     assert await remembering.start_of(STREAM) == FIRST_ID
+
+
+async def test_what_the_server_has_forgotten_is_still_known_here() -> None:
+    """Looking at what it has, which is nothing, or is lower, takes nothing away."""
+    place = await Place().open()
+    ids = await place.add(2)
+    await place.take(ack=2)
+    await place.known.save([STREAM])
+    await place.streams.destroy_group(STREAM, "g")
+    await place.known.load([STREAM])
+    await place.known.save([STREAM])
+    assert await place.known.start_of(STREAM) == ids[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperbus import Event, consumer
+from hyperbus.signals import GroupRebuilt
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
 
@@ -28,3 +29,24 @@ async def test_a_group_that_wants_what_is_new_has_all_that_came_after_its_first_
             async with here.bus.running(handler):
                 await eventually(lambda: len(seen) == 2)
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+async def test_a_key_that_is_no_stream_keeps_no_other_from_its_group(odd: int) -> None:
+    """Whichever of several it is, at the start."""
+    kinds, seen = [unique() for _ in range(3)], list[str]()
+    good = [kind for place, kind in enumerate(kinds) if place != odd]
+
+    @consumer(group=unique(), types=kinds)
+    async def handler(event: Event) -> None:
+        seen.append(event.type)
+
+    async with Running() as here:
+        here.memory.set_value(f"events:{kinds[odd]}", b"no stream")
+        for kind in good:
+            await here.publish(kind, 1)
+        async with here.bus.running(handler):
+            await eventually(lambda: sorted(seen) == sorted(good))
+        infos = await here.memory.streams.info([f"events:{kind}" for kind in good])
+        assert [len(info.groups) for info in infos if info is not None] == [1, 1]
+    assert here.recorder.of(GroupRebuilt) == [], "they were made at the start, and not because a read missed them"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import pytest
 
 from hyperbus import Event, consumer
 from hyperbus.clock import SystemClock
-from hyperbus.errors import BusUnavailable
+from hyperbus.errors import BusUnavailable, WrongTypeError
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import receive
@@ -159,3 +159,28 @@ async def test_what_is_added_while_the_server_is_away_is_acked_when_it_is_back()
         here.server.away = False
         await eventually(lambda: here.released == 3 + acking.ENOUGH)
     assert here.server.calls == [3, acking.ENOUGH]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+async def test_a_stream_that_cannot_be_acked_keeps_no_other_from_it(odd: int) -> None:
+    """Whichever of those that are acked together it is."""
+    kinds, group, refused = [unique() for _ in range(3)], unique(), list[str]()
+    good = [kind for place, kind in enumerate(kinds) if place != odd]
+
+    @consumer(group=group, types=kinds, batch=3, linger=60)
+    async def handler(events: list[Event]) -> None: ...
+
+    async def refuses(ack: Any, acks: Any) -> Any:
+        if any(stream == f"events:{kinds[odd]}" for stream, _, _ in acks):
+            refused.append(kinds[odd])
+            raise WrongTypeError("no stream any more")
+        return await ack(acks)
+
+    async with Running() as here:
+        here.transport.streams.overrides["ack"] = refuses
+        for kind in kinds:
+            await here.publish(kind, 1)
+        async with here.bus.running(handler), asyncio.timeout(10):
+            while any([await here.pending(kind, group) for kind in good]) or not refused:
+                await asyncio.sleep(0.005)
+            assert len(await here.pending(kinds[odd], group)) == 1

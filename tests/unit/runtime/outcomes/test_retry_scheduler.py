@@ -359,3 +359,30 @@ async def test_a_handler_that_takes_too_long_has_failed() -> None:
         (letter,) = await here.dead_letters(kind, group)
     assert tries == [1, 2]
     assert (letter.reason, letter.error) == ("exhausted", "TimeoutError")
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+async def test_a_stream_that_takes_no_schedule_keeps_no_other_from_it(odd: int) -> None:
+    """A crash would cost the others their waits."""
+    kinds, group, refused = [unique() for _ in range(3)], unique(), list[str]()
+
+    @consumer(group=group, types=kinds, batch=3, linger=60, retry=Backoff(initial=30, tries=3))
+    async def handler(events: list[Event]) -> None:
+        raise ValueError
+
+    async def refuses(schedule: Any, stream: str, *arguments: Any) -> Any:
+        if stream == f"events:{kinds[odd]}":
+            refused.append(stream)
+            raise ServerError("no")
+        return await schedule(stream, *arguments)
+
+    async with Running() as here:
+        here.transport.streams.overrides["schedule_retries"] = refuses
+        for kind in kinds:
+            await here.publish(kind, 1)
+        async with here.bus.running(handler), asyncio.timeout(10):
+            for kind in kinds:
+                while kind != kinds[odd] and list((await due_times(here, kind, group)).values()) in ([], [None]):
+                    await asyncio.sleep(0.005)
+            while not refused:
+                await asyncio.sleep(0.005)

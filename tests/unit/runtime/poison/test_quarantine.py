@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, consumer
-from hyperbus.clock import Clock
+from hyperbus.clock import Clock, SystemClock
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.poison import isolation as solitude
-from hyperbus.runtime.poison.quarantine import MOST_DEATHS
+from hyperbus.runtime.poison.quarantine import MOST_DEATHS, Quarantine
+from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.runtime.recovery import reclaimer
-from hyperbus.signals import Claimed, EntryDeadLettered, WorkerChanged
+from hyperbus.signals import Announcer, Claimed, EntryDeadLettered, WorkerChanged
+from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
 
@@ -344,3 +349,50 @@ async def test_a_lane_that_gathers_a_batch_lets_a_suspect_go_first(monkeypatch: 
             await here.publish(kind, 2)
             await eventually(lambda: len(seen) == 2)
     assert seen == [[1], [2]]
+
+
+async def test_a_suspect_that_still_runs_when_its_worker_stops_counts_until_it_has_ended() -> None:
+    """If the process dies of it while it drains, that is a death while alone; another suspect is handed over."""
+    kind, begun, release = unique(), asyncio.Event(), asyncio.Event()
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        begun.set()
+        await release.wait()
+
+    async with Running(drain_timeout=60) as here:
+        ids = await left_by_the_dead(here, kind, 1, 2)
+        running = here.bus.running(handler)
+        await running.__aenter__()
+        await asyncio.wait_for(begun.wait(), 10)
+        assert sorted(await deaths(here, kind, ids)) == [0, 1]
+        stopping = asyncio.create_task(running.__aexit__(None, None, None))
+        await eventually(lambda: here.transport.streams.called("set_delivery_counts"))
+        for _ in range(200):  # what would clear it runs in other tasks
+            await asyncio.sleep(0)
+        assert sorted(await deaths(here, kind, ids)) == [0, 1]
+        release.set()
+        await stopping
+        assert await deaths(here, kind, ids) == [0, 0]
+
+
+@pytest.mark.parametrize("tries", [(3, 5, 9), (9, 3, 5), (5, 9, 3)])
+async def test_suspects_are_waited_for_as_long_as_the_most_tried_of_them_may(tries: tuple[int, ...]) -> None:
+    """Whichever came first: the longer it has been near deaths, the longer others wait for it."""
+    asked: list[int] = []
+
+    class Noting(solitude.Isolation):
+        def alone(self, tries: int) -> Any:
+            asked.append(tries)
+            return super().alone(tries)
+
+    here = FaultyTransport()
+    member = Member("g", "me", here.streams, SystemClock(), Announcer())
+    quarantine = Quarantine(member, StartCounts.of_group(member), Noting(SystemClock()), Inbox(100, 100_000))
+    for number, count in enumerate(tries):
+        quarantine.add(Received("s", "t", b"%d-0" % number, [], 0, 0.0, tries=count, suspect=True))
+    admitting = asyncio.create_task(quarantine.run())
+    await eventually(lambda: quarantine.admitted is not None)
+    admitting.cancel()
+    await asyncio.wait((admitting,))
+    assert asked == [9]
