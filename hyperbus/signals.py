@@ -175,7 +175,18 @@ class ConnectionChanged(msgspec.Struct, frozen=True):
     part: str
     connected: bool
     error: str = ""
-    kind: Literal["reader", "publisher", "stream", "connection"] = "connection"
+    kind: Literal["reader", "heartbeat", "publisher", "stream", "connection"] = "connection"
+
+
+class RefusalChanged(msgspec.Struct, frozen=True):
+    """The server refuses what a part of the process asks, or no longer does; it is asked again meanwhile.
+
+    `part` tells people which part it was, and what of; `error` is the server's reason.
+    """
+
+    part: str
+    refused: bool
+    error: str = ""
 
 
 class BackgroundChanged(msgspec.Struct, frozen=True):
@@ -264,6 +275,7 @@ Signal = (
     | ConnectionChanged
     | BackgroundChanged
     | BoundReached
+    | RefusalChanged
     | WorkerChanged
     | Trimmed
     | CutUnread

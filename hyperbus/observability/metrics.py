@@ -28,6 +28,7 @@ from hyperbus.signals import (
     Published,
     PublishErred,
     Recovered,
+    RefusalChanged,
     RetryScheduled,
     Signal,
     Trimmed,
@@ -120,6 +121,7 @@ class BusMetrics:
         self._disconnects = counter("disconnects", "Times that the server was lost.", "part")
         self._background = counter("background_failures", "Background tasks that failed and were begun again.", "part")
         self._bounds = counter("bounds_reached", "Bounds that were reached; the log says of what.", "bound")
+        self._refusals = counter("refusals", "Times that the server began to refuse what a part asks.", "part")
         self._trimmed = counter("trimmed", "Entries cut that no live group had yet to ack.", "stream")
         self._cut_unread = counter("cut_unread", "Entries cut that a group had yet to ack.", "group", "reason")
         self._caps_near = counter("hard_cap_warnings", "Warnings that a hard cap is about to cut unread.", "stream")
@@ -185,12 +187,19 @@ class BusMetrics:
                 self._recovered.labels(self._groups(signal.group)).inc(signal.count)
             case GroupRebuilt():
                 self._rebuilt.labels(self._groups(signal.group)).inc()
+            case _:
+                self._add_trouble_of_parts(signal)
+
+    def _add_trouble_of_parts(self, signal: Any) -> None:
+        match signal:
             case BackgroundChanged(part, running=False):
                 self._background.labels(self._parts(part)).inc()
             case BoundReached(bound):
                 self._reached(bound)
             case ConnectionChanged(part, connected=False):
                 self._disconnects.labels(self._parts(part)).inc()
+            case RefusalChanged(part, refused=True):
+                self._refusals.labels(self._parts(part)).inc()
             case _:
                 self._add_retention(signal)
 

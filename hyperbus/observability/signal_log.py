@@ -23,6 +23,7 @@ from hyperbus.signals import (
     HardCapNear,
     LocalHandlerFailed,
     Recovered,
+    RefusalChanged,
     Signal,
     StreamsFound,
     WorkerChanged,
@@ -105,6 +106,8 @@ def _line(signal: Signal) -> tuple[str, str] | None:
         return ("info", "server found again") if signal.connected else ("warning", "server lost")
     if isinstance(signal, WorkerChanged):
         return _STATES[signal.state]
+    if isinstance(signal, RefusalChanged):
+        return ("warning", "refused, asking again") if signal.refused else ("info", "refused no longer")
     if isinstance(signal, GroupAbandoned):
         if signal.seconds_left:
             return "warning", "nobody serves this group: soon it holds its stream no longer"
@@ -123,4 +126,6 @@ def _values(signal: Signal) -> dict[str, Any]:
         values["count"] = len(signal.streams)
     if isinstance(signal, ConnectionChanged):
         del values["connected"], values["kind"]
+    if isinstance(signal, RefusalChanged):
+        del values["refused"]
     return {name: value for name, value in values.items() if value != ""}

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from hyperbus.errors import HyperbusError
 from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.coordination.server_clock import ServerClock
 from hyperbus.runtime.group.checkpoints import Checkpoints
 from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
@@ -59,15 +60,15 @@ class GroupWorker:
         self._inbox = inbox = Inbox(services.prefetch, services.prefetch_bytes)
         self._stream_set = stream_set = StreamSet(declaration.types, services.announcer, clock)
         lease = Lease(transport.records, record_names.sweep_lease(member.group), consumer, LEASE)
-        ownership = Ownership(lease, clock, ordered=ordered)
-        liveness = Liveness(transport.records, clock, services.heartbeat_ttl)
+        self._ownership = ownership = Ownership(lease, clock, ordered=ordered)
+        liveness = Liveness(transport.records, services.heartbeat, clock, services.heartbeat_ttl)
         checkpoints = Checkpoints(transport.streams, member.group)
         self._creator = creator = GroupCreator(member, transport.records, checkpoints, declaration.start_from)
         # how deliveries end
         acker = Acker(member, inbox, prefetch=services.prefetch)
         inbox.when_starving(acker.hurry)
         dead_letters = DeadLetterWriter(member, inbox)
-        self._retries = retries = RetryScheduler(member, inbox, doubt, order)
+        self._retries = retries = RetryScheduler(member, inbox, doubt, order, ServerClock(transport.records, clock))
         lease_of_parked = services.heartbeat_ttl * LEASE_TTLS
         self._parked = parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=lease_of_parked)
         guarantee: Guarantee = AtLeastOnce(acker, retries, dead_letters, parked)
@@ -146,6 +147,8 @@ class GroupWorker:
         services.heartbeat.unsubscribe(self._parked.keep)
         await self._give([*self._unbegun, *self._inbox.close(), *self._executor.unbegun()])
         await self._parked.leave()
+        with suppress(HyperbusError):  # failing leaves it to its time
+            await self._ownership.release()
         await services.heartbeat.remove(member.consumer)
         with suppress(HyperbusError):  # failing leaves it to another worker's sweep
             await member.streams.remove_consumer(member.group, member.consumer, self._stream_set.names)

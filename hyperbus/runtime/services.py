@@ -58,11 +58,11 @@ class Services:
         self.drain_timeout: Seconds = settings.drain_timeout
         self.codecs: Sequence[Codec] = codecs()
         self.data_types: Mapping[str, type[EventData]] = event_types()
-        self.heartbeat = Heartbeat(transport, settings.heartbeat_ttl)
+        self.heartbeat = Heartbeat(transport, announcer, clock, settings.heartbeat_ttl)
         self.finder = StreamFinder(
             transport, clock, prefix=prefix, scan_interval=settings.scan_interval, announcer=announcer
         )
-        self.notifier = Notifier(transport, clock, prefix=prefix)
+        self.notifier = Notifier(transport, clock, prefix=prefix, announcer=announcer)
         self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
         self.retention = RetentionLoop(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
         self.isolation = Isolation(clock)

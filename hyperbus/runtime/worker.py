@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration, declaration_of
+from hyperbus.errors import ServerError
+from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.cursor_worker import CursorWorker
 from hyperbus.runtime.group.consumer_name import consumer_name
 from hyperbus.runtime.group_worker import GroupWorker
@@ -19,6 +22,8 @@ from hyperbus.transport import Reader
 
 #: How long, after the drain time, the server is told how deliveries ended.
 FINISH: Seconds = 1.0
+#: How long the start waits for a server that refuses, as while rights change; then the refusal is raised.
+START: Seconds = 10.0
 
 
 class Worker:
@@ -59,7 +64,7 @@ class Worker:
         """Start, work until stopped, drain.
 
         Raises:
-            BusUnavailable: the server could not be reached at the start.
+            BusUnavailable, ServerError: the server could not be reached at the start, or refused for long.
             Exception: whatever the consumer's own `start` or `stop` raised.
         """
         target = self._declared() if inspect.isclass(self._declared) else self._declared
@@ -81,9 +86,9 @@ class Worker:
         """Join, work until stopped, then end the parts in order, and leave. A part that fails ends the worker."""
         assembly = CursorWorker if self.declaration.audience == "every_process" else GroupWorker
         joined = assembly(handler, self._running, self.name, connection, self._services)
-        await joined.enter()
+        await self._begin(joined.enter)
         try:
-            await joined.join()
+            await self._begin(joined.join)
             async with asyncio.TaskGroup() as tasks:
                 joined.parts.start(tasks)
                 self.ready.set()
@@ -98,6 +103,21 @@ class Worker:
                 await joined.parts.finish(until + FINISH)
         finally:
             await joined.leave()
+
+    async def _begin(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step of the start, and do it again while the server refuses it, for `START` seconds."""
+        clock, refusals = self._services.clock, Refusals(self._services.announcer, f"start of {self.declaration.group}")
+        until = clock.monotonic() + START
+        while True:
+            try:
+                await step()
+            except ServerError as error:
+                if is_final(error) or self._stopping.is_set() or clock.monotonic() >= until:
+                    raise
+                await clock.sleep(refusals.failed(error))
+            else:
+                refusals.succeeded()
+                return
 
     def _announce(self, state: Literal["started", "draining", "cut off", "stopped"]) -> None:
         declaration = self.declaration

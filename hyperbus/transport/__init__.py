@@ -9,7 +9,9 @@ Rules that hold for every method:
 * `BusUnavailable`: the server cannot be reached. What the method asks is safe to ask again.
 * `ServerError`, or a subclass that names the case: the server refused.
 * Cancelling it is safe; what was asked for may still happen.
-* Stream and group names are `str`; entry ids and bodies are `bytes`, as they come off the wire.
+* Names of streams, groups and consumers are `str`, in which bytes that are no UTF-8, as other programs may use, are
+  lone surrogates (`surrogateescape`): show them by `readable`.
+* Entry ids and bodies are `bytes`, as they come off the wire.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from hyperbus.transport.entries import (
     id_before,
     id_key,
     is_id,
+    readable,
 )
 from hyperbus.transport.failures import Failures
 from hyperbus.transport.groups import Groups
@@ -70,4 +73,5 @@ __all__ = [
     "id_before",
     "id_key",
     "is_id",
+    "readable",
 ]

@@ -164,6 +164,11 @@ class Durability:
             )
 
 
+def readable(name: str) -> str:
+    r"""Return a name for people. What is no UTF-8 in it becomes escapes such as `\xff`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 _HIGHEST_SEQUENCE = 2**64 - 1
 _ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 

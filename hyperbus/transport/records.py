@@ -23,6 +23,13 @@ class Records(Protocol):
         """Return the values; None for a record that is gone."""
         ...
 
+    async def lifetimes(self, names: Sequence[str]) -> tuple[float, list[float | None]]:
+        """Return the server's time, and when each record ends; inf for one that stays, None for one that is gone.
+
+        Both are seconds since the epoch, by the server's clock.
+        """
+        ...
+
     async def delete(self, names: Sequence[str]) -> int:
         """Delete records; return how many there were."""
         ...

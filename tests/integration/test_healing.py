@@ -426,7 +426,7 @@ async def test_a_changed_password_is_asked_for_until_it_fits_again(server: Serve
             await publishing
             await here.handled(1)
             await here.settled()
-            assert connections(here.recorder) == [False, True]
+            assert connections(here.recorder) == [False, False, True], "that it is lost, why, and that it is back"
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(server: Server) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.logger import get_logger
+from hyperbus.runtime.coordination.refusals import Refusals
+from hyperbus.signals import Announcer
 from hyperbus.transport import Entry, Transport, record_names
 
 #: How long one read waits.
 BLOCK: Seconds = 5.0
 #: Notices that are kept; nobody reads an old one.
 KEEP = record_names.KEPT_NOTICES
-_PAUSE: Seconds = 0.5
 #: Bytes of notices that one read may bring, about, and notices of the first one. Anybody can write large ones.
 _READ_BYTES = 256 * 1024
 _FIRST_COUNT = 16
@@ -27,7 +28,7 @@ Subscriber = Callable[[bytes], None]
 class Notifier:
     """Gives notices, and tells subscribers of those of their kind. What is missed is found otherwise, only later."""
 
-    def __init__(self, transport: Transport, clock: Clock, *, prefix: str) -> None:
+    def __init__(self, transport: Transport, clock: Clock, *, prefix: str, announcer: Announcer | None = None) -> None:
         self._transport = transport
         self._clock = clock
         self._key = record_names.notices_key(prefix)
@@ -36,6 +37,7 @@ class Notifier:
         self._count = _FIRST_COUNT
         self._told: set[bytes] = set()
         self._log = get_logger("hyperbus.notifier")
+        self._refusals = Refusals(announcer or Announcer(), "notices")
 
     async def start(self) -> None:
         """Find the place after which notices are read.
@@ -70,9 +72,10 @@ class Notifier:
                 try:
                     await self.start()
                     read = await reader.read({self._key: self._position or b"0-0"}, count=self._count, block=BLOCK)
-                except HyperbusError:
-                    await self._clock.sleep(_PAUSE)
+                except HyperbusError as error:
+                    await self._clock.sleep(self._refusals.failed(error))
                     continue
+                self._refusals.succeeded()
                 for _, entries in read:
                     self._take(entries)
         finally:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
 from hyperbus.event.routing import type_in
+from hyperbus.runtime.coordination.refusals import Refusals
 from hyperbus.signals import Announcer, BoundReached
 from hyperbus.transport import Transport, record_names
 from hyperbus.transport.births import read_births
@@ -61,6 +62,7 @@ class StreamFinder:
         self._is_full = False
         self._wanted = asyncio.Event()
         self._look = asyncio.Event()
+        self._refusals = Refusals(self._announcer, "finding streams")
 
     async def subscribe(self, subscriber: Subscriber) -> dict[str, str]:
         """Return the event types there are, by stream, and tell `subscriber` of new ones from now on.
@@ -100,9 +102,9 @@ class StreamFinder:
             try:
                 is_due = self._clock.monotonic() >= self._all_at
                 found = await self._find_all() if is_due else await self._find_new()
-            except HyperbusError:
-                await self._clock.sleep(LOOK)
-                continue  # the readers announce an outage
+            except HyperbusError as error:
+                await self._clock.sleep(self._refusals.failed(error))
+                continue
             if is_due:
                 for told in self._subscribers.values():
                     told.intersection_update(found)
@@ -115,18 +117,23 @@ class StreamFinder:
             Exception: what one of them raised, if it was no error of hyperbus's.
         """
         unexpected: Exception | None = None
+        failure: HyperbusError | None = None
         for subscriber, told in list(self._subscribers.items()):
             new = {stream: event_type for stream, event_type in found.items() if stream not in told or stream in again}
             if not new:
                 continue
             try:
                 await subscriber(new)
-            except HyperbusError:
-                continue  # told again at the next look
+            except HyperbusError as error:
+                failure = error  # told again at the next look
             except Exception as error:  # noqa: BLE001 - raised below
                 unexpected = error
             else:
                 told.update(new)
+        if failure is None:
+            self._refusals.succeeded()
+        else:
+            self._refusals.failed(failure)
         if unexpected is not None:
             raise unexpected
 

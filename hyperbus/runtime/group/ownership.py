@@ -37,12 +37,20 @@ class Ownership:
         self._held_since = None
         self._read_until = 0.0
 
-    def confirm(self, asked: float, *, others_pending: bool) -> None:
-        """Note that the right was held when it was asked for at `asked`, on the monotonic clock."""
+    @property
+    def is_new(self) -> bool:
+        """Whether this worker has not read since it took the right: another one may still be in its last read."""
+        return not self._read_until
+
+    def confirm(self, asked: float, *, others_pending: bool, alone: bool) -> None:
+        """Note that the right was held when it was asked for at `asked`, on the monotonic clock.
+
+        `alone`: the group has no other consumer, so that nobody had the right before.
+        """
         if self._held_since is None:
             self._held_since = asked
         # a worker that had the lease before may still be in a read that it began just before it lost it
-        if not others_pending and (self._read_until or asked - self._held_since >= LEASE):
+        if not others_pending and (self._read_until or alone or asked - self._held_since >= LEASE):
             self._read_until = asked + LEASE
 
     def may_read_for(self, seconds: Seconds) -> bool:

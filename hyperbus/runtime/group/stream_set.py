@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from hyperbus.clock import Clock, Seconds
-from hyperbus.errors import ServerError
+from hyperbus.errors import ServerError, WrongTypeError
 from hyperbus.event.routing import TypeFilter
 from hyperbus.runtime.group.stream_turns import MANY, StreamTurns
 from hyperbus.signals import Announcer, ConnectionChanged
 
-#: How long a stream that cannot be read is set aside.
+#: How long a key that is no stream is set aside.
 SET_ASIDE: Seconds = 30.0
+#: How often a stream is looked at that the server refuses to read for now, and at how many of these at a time.
+LOOK_AGAIN: Seconds = 1.0
+_LOOKS = 20
 
 
 class StreamSet:
     """Grows while the worker runs: streams are found after they are born.
 
-    A key that is no stream would make every read fail; it is set aside for a while, and the others go on.
+    A key that is no stream would make every read fail; it is set aside for a while, and the others go on. So is one
+    stream of several that the server refuses to read, as for want of rights: until a look at it alone succeeds.
     """
 
     def __init__(self, types: TypeFilter, announcer: Announcer, clock: Clock) -> None:
@@ -30,6 +35,8 @@ class StreamSet:
         self.turns = StreamTurns()
         #: Until when streams are set aside, on the monotonic clock.
         self._aside: dict[str, float] = {}
+        #: Streams that are refused, and when to look at them again, soonest first.
+        self._refused: dict[str, float] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,6 +67,7 @@ class StreamSet:
         for name in gone:
             del self._known[name]
             self._aside.pop(name, None)
+            self._refused.pop(name, None)
         if gone:
             self._names = tuple(self._known)
         return gone
@@ -74,14 +82,38 @@ class StreamSet:
 
     def readable(self) -> tuple[str, ...]:
         """Return the streams that are not set aside."""
-        if self._aside:
+        if self._aside or self._refused:
             now = self._clock.monotonic()
             self._aside = {name: until for name, until in self._aside.items() if until > now}
-            return tuple(name for name in self._names if name not in self._aside)
+            return tuple(name for name in self._names if name not in self._aside and name not in self._refused)
         return self._names
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether streams are set aside until they may be read again; see `due`."""
+        return bool(self._refused)
+
     def set_aside(self, stream: str, error: ServerError) -> None:
-        """Leave a stream that the server refuses to read alone for `SET_ASIDE` seconds."""
-        self._aside[stream] = self._clock.monotonic() + SET_ASIDE
-        why = f"left alone for {SET_ASIDE:.0f} s: {error}"
+        """Leave a stream alone: for `SET_ASIDE` seconds if it is none, and until `readmit` if it is only refused."""
+        now = self._clock.monotonic()
+        if isinstance(error, WrongTypeError):
+            self._aside[stream] = now + SET_ASIDE
+            why = f"left alone for {SET_ASIDE:.0f} s: {error}"
+        else:
+            self._refused[stream] = now + LOOK_AGAIN
+            why = f"left alone until the server lets it be read: {error}"
         self._announcer.announce(ConnectionChanged(f"stream {stream}", connected=False, error=why, kind="stream"))
+
+    def due(self) -> list[str]:
+        """Return refused streams that are to be looked at now, some at a time; each is looked at again later."""
+        now = self._clock.monotonic()
+        found = [name for name, moment in islice(self._refused.items(), _LOOKS) if moment <= now]
+        for name in found:
+            del self._refused[name]
+            self._refused[name] = now + LOOK_AGAIN
+        return found
+
+    def readmit(self, stream: str) -> None:
+        """Read a stream again that was refused."""
+        if self._refused.pop(stream, None) is not None:
+            self._announcer.announce(ConnectionChanged(f"stream {stream}", connected=True, kind="stream"))

@@ -104,3 +104,14 @@ def by_stream(received: Iterable[Received]) -> dict[str, list[Received]]:
     for item in received:
         found.setdefault(item.stream, []).append(item)
     return found
+
+
+def ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:
+    """Return the ids of entries by the stream that they are of. Quick where that is one stream, as it often is."""
+    streams = {item.stream for item in received}
+    if len(streams) == 1:
+        return {received[0].stream: [item.id for item in received]}
+    ids: dict[str, list[bytes]] = {stream: [] for stream in streams}
+    for item in received:
+        ids[item.stream].append(item.id)
+    return ids

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, WrongTypeError
+from hyperbus.errors import BusUnavailable, HyperbusError
+from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.outcomes.dead_letter import announce_dead_letter, letter_of
-from hyperbus.transport import DeadLetter
-
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+from hyperbus.transport import DeadLetter, id_before
 
 
 class DeadLetterWriter:
@@ -25,6 +23,7 @@ class DeadLetterWriter:
         self._gathered: deque[tuple[str, DeadLetter]] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
+        self._refusals = Refusals(member.announcer, f"dead letters of {member.group}")
 
     def add(self, received: Received, reason: str, error: BaseException | None) -> None:
         """Let an entry become a dead letter soon."""
@@ -39,30 +38,48 @@ class DeadLetterWriter:
     async def run(self) -> None:
         """Write until closed."""
         while True:
-            if not self._gathered:
-                if self._closing:
-                    return
-                self._wanted.clear()
-                await self._wanted.wait()
+            refusal = await self._write_each()
+            if refusal is not None and not (self._closing and not isinstance(refusal, BusUnavailable)):
+                await self._member.clock.sleep(self._refusals.failed(refusal))
                 continue
-            stream, letter = self._gathered.popleft()
-            await self._write(stream, letter)
+            if self._closing:
+                return
+            self._refusals.succeeded()
+            self._wanted.clear()
+            await self._wanted.wait()
 
-    async def _write(self, stream: str, letter: DeadLetter) -> None:
-        member, pause = self._member, _FIRST_PAUSE
-        while True:
-            try:
-                (moved,) = await member.streams.dead_letter(stream, member.group, member.consumer, [letter])
-                break
-            except (GroupNotFoundError, WrongTypeError):
-                moved = False  # nothing is pending any more; a group that is rebuilt finds the entry again
-                break
-            except HyperbusError as error:
-                # a full server is waited for too: the entry stays pending meanwhile
-                if self._closing and not isinstance(error, BusUnavailable):
-                    return
-                await member.clock.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+    async def _write_each(self) -> HyperbusError | None:
+        """Write what there is, once; keep what is refused, and return why. One stream harms no other."""
+        refused: dict[str, HyperbusError] = {}
+        left: list[tuple[str, DeadLetter]] = []
+        while self._gathered:
+            stream, letter = self._gathered.popleft()
+            error = refused.get(stream) or await self._write(stream, letter)
+            if error is not None:
+                refused[stream] = error
+                left.append((stream, letter))
+        self._gathered.extend(left)
+        return next(iter(refused.values()), None)
+
+    async def _write(self, stream: str, letter: DeadLetter) -> HyperbusError | None:
+        """Write a dead letter; return why it cannot be, for now: the entry stays pending meanwhile."""
+        member = self._member
+        try:
+            (moved,) = await member.streams.dead_letter(stream, member.group, member.consumer, [letter])
+        except HyperbusError as error:
+            if not is_final(error) or await self._is_pending(stream, letter):
+                return error
+            moved = False  # nothing is pending any more; a group that is rebuilt finds the entry again
         self._inbox.release(stream, [letter.entry_id])
         if moved:
             announce_dead_letter(member, stream, letter)
+        return None
+
+    async def _is_pending(self, stream: str, letter: DeadLetter) -> bool:
+        """Tell whether the entry waits for its dead letter all the same: it is the letters' key that is no stream."""
+        member, after = self._member, id_before(letter.entry_id)
+        try:
+            found = await member.streams.pending(stream, member.group, consumer=member.consumer, after=after, count=1)
+        except HyperbusError as error:
+            return not is_final(error)
+        return any(entry.id == letter.entry_id for entry in found)

@@ -8,16 +8,14 @@ from typing import Protocol
 
 from hyperbus.declaration.outcome import DeadLettered, Retried
 from hyperbus.errors import BusUnavailable, ServerError
+from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
-from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.in_flight.received import Received, ids_by_stream
 from hyperbus.runtime.outcomes.acker import Acker
 from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter
 from hyperbus.runtime.outcomes.parked_entries import ParkedEntries
 from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
-
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
 
 
 class Guarantee(Protocol):
@@ -52,8 +50,7 @@ class AtLeastOnce:
 
     def acked(self, received: Sequence[Received]) -> None:
         """Ack what is pending, finish what is parked."""
-        for stream, ids in _ids_by_stream(self._parked.finish(received)).items():
-            self._acker.add(stream, ids)
+        self._acker.add(self._parked.finish(received))
 
     def retried(self, received: Received, outcome: Retried) -> None:
         """Let it wait for its next try."""
@@ -75,24 +72,26 @@ class AtMostOnce:
         self._inbox = inbox
         self._dead_letters = dead_letters
         self._parked = parked
+        self._refusals = Refusals(member.announcer, f"acks of {member.group}")
 
     async def before(self, received: Sequence[Received]) -> None:
         """Ack, and wait until the server has it."""
-        member, pause = self._member, _FIRST_PAUSE
-        acks = [(stream, member.group, ids) for stream, ids in _ids_by_stream(received).items()]
+        member = self._member
+        acks = [(stream, member.group, ids) for stream, ids in ids_by_stream(received).items()]
         while True:
             try:
                 await member.streams.ack(acks)
+            except (BusUnavailable, ServerError) as error:
+                if is_final(error):
+                    return  # the stream is no stream any more: nothing of it is pending, so nothing comes twice
+                await asyncio.sleep(self._refusals.failed(error))
+            else:
+                self._refusals.succeeded()
                 return
-            except BusUnavailable:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            except ServerError:
-                return  # the stream is no stream any more: nothing of it is pending, so nothing comes twice
 
     def acked(self, received: Sequence[Received]) -> None:
         """Release them; what is parked ends only now."""
-        for stream, ids in _ids_by_stream(self._parked.finish(received)).items():
+        for stream, ids in ids_by_stream(self._parked.finish(received)).items():
             self._inbox.release(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
@@ -115,7 +114,7 @@ class BestEffort:
 
     def acked(self, received: Sequence[Received]) -> None:
         """Release them."""
-        for stream, ids in _ids_by_stream(received).items():
+        for stream, ids in ids_by_stream(received).items():
             self._inbox.release(stream, ids)
 
     def retried(self, received: Received, _outcome: Retried, /) -> None:
@@ -134,13 +133,3 @@ def _dead_letter(
         parked.dead_letter(received, outcome.reason, outcome.error)
     else:
         dead_letters.add(received, outcome.reason, outcome.error)
-
-
-def _ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:
-    streams = {item.stream for item in received}
-    if len(streams) == 1:
-        return {received[0].stream: [item.id for item in received]}
-    ids: dict[str, list[bytes]] = {stream: [] for stream in streams}
-    for item in received:
-        ids[item.stream].append(item.id)
-    return ids

@@ -6,11 +6,12 @@ import asyncio
 import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import HyperbusError, ServerError
+from hyperbus.errors import GroupNotFoundError, HyperbusError, ServerError, WrongTypeError
+from hyperbus.runtime.coordination.refusals import Refusals
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.in_flight.inbox import Inbox
@@ -26,8 +27,6 @@ LEASE_TTLS = 1.5
 LOOK: Seconds = 5.0
 #: When to look again for what is due but was not taken, as for want of room.
 _LOOK_SOON: Seconds = 0.2
-#: How long to wait after the server could not be reached.
-_PAUSE: Seconds = 0.5
 #: Takings after which an entry is suspected: of those that came late, so that somebody may have died with it.
 _INNOCENT = 1
 
@@ -66,6 +65,9 @@ class ParkedEntries:
         self._changed = asyncio.Event()
         self._look = asyncio.Event()
         self._closing = False
+        #: What the server refuses of taking entries, and of hearing how they ended.
+        self._takes = Refusals(member.announcer, f"taking parked entries of {member.group}")
+        self._ends = Refusals(member.announcer, f"ends of parked entries of {member.group}")
 
     # -- how deliveries end
 
@@ -129,8 +131,10 @@ class ParkedEntries:
             self._look.clear()
             try:
                 idle = await self._take_due()
-            except HyperbusError:
-                idle = _PAUSE
+            except HyperbusError as error:
+                idle = self._takes.failed(error)
+            else:
+                self._takes.succeeded()
             with suppress(TimeoutError):
                 async with asyncio.timeout(idle):
                     await self._look.wait()
@@ -141,9 +145,10 @@ class ParkedEntries:
             self._changed.clear()
             try:
                 await self._tell()
-            except HyperbusError:
-                await self._member.clock.sleep(_PAUSE)
+            except HyperbusError as error:
+                await self._member.clock.sleep(self._ends.failed(error))
                 continue
+            self._ends.succeeded()
             if self._closing and not (self._finished or self._given_back or self._letters):
                 return
             await self._changed.wait()
@@ -225,15 +230,15 @@ class ParkedEntries:
                 self._counted.add((stream, item.id))
 
     async def _now(self) -> float:
-        """Return the server's time, and remember how the clock here differs from it."""
+        """Return the server's time, and remember how the monotonic clock here differs from it."""
         now = await self._records.server_time()
-        self._offset = now - self._member.clock.now()
+        self._offset = now - self._member.clock.monotonic()
         return now
 
     # -- telling the server
 
     def _give_back(self, received: Received, tries: int, after: Seconds) -> None:
-        due = self._member.clock.now() + self._offset + after
+        due = self._member.clock.monotonic() + self._offset + after
         self._given_back.setdefault(received.stream, []).append((received.id, tries, due))
         self._changed.set()
 
@@ -259,35 +264,48 @@ class ParkedEntries:
         """Tell of everything that has ended.
 
         Raises:
-            BusUnavailable: the server is away; what it was not told is kept.
+            BusUnavailable, ServerError: the server is away, or refuses; what it was not told is kept.
         """
-        member = self._member
-        while self._finished:
-            stream, ids = _pick(self._finished)
-            with suppress(ServerError):  # whatever lies there is no parked entry
-                await member.streams.finish_parked(stream, member.group, member.consumer, ids)
-            _strike(self._finished, stream, len(ids))
-            await self._end(stream, ids)
-            member.announcer.announce(Acknowledged(member.group, len(ids)))
-        while self._given_back:
-            stream, changes = _pick(self._given_back)
-            with suppress(ServerError):
-                await member.streams.reschedule_parked(stream, member.group, member.consumer, changes)
-            _strike(self._given_back, stream, len(changes))
-            await self._end(stream, [entry_id for entry_id, _, _ in changes])
-            self._look.set()
-        while self._letters:
-            await self._dead_letter_first()
+        refusal: ServerError | None = None
+        for tell, streams in (
+            (self._tell_finished, list(self._finished)),
+            (self._tell_given_back, list(self._given_back)),
+            (self._tell_letters, list(dict.fromkeys(stream for stream, _ in self._letters))),
+        ):
+            for stream in streams:  # one that is refused harms no other
+                try:
+                    await tell(stream)
+                except ServerError as error:
+                    refusal = error
+        if refusal is not None:
+            raise refusal
 
-    async def _dead_letter_first(self) -> None:
-        member, (stream, letter) = self._member, self._letters[0]
-        moved = False
-        with suppress(ServerError):
-            (moved,) = await member.streams.dead_letter_parked(stream, member.group, member.consumer, [letter])
-        self._letters.pop(0)
-        await self._end(stream, [letter.entry_id])
-        if moved:
-            announce_dead_letter(member, stream, letter)
+    async def _tell_finished(self, stream: str) -> None:
+        member, ids = self._member, list(self._finished[stream])
+        with _nothing_there():
+            await member.streams.finish_parked(stream, member.group, member.consumer, ids)
+        _strike(self._finished, stream, len(ids))
+        await self._end(stream, ids)
+        member.announcer.announce(Acknowledged(member.group, len(ids)))
+
+    async def _tell_given_back(self, stream: str) -> None:
+        member, changes = self._member, list(self._given_back[stream])
+        with _nothing_there():
+            await member.streams.reschedule_parked(stream, member.group, member.consumer, changes)
+        _strike(self._given_back, stream, len(changes))
+        await self._end(stream, [entry_id for entry_id, _, _ in changes])
+        self._look.set()
+
+    async def _tell_letters(self, stream: str) -> None:
+        member = self._member
+        for item in [item for item in self._letters if item[0] == stream]:
+            letter, moved = item[1], False
+            with _nothing_there():
+                (moved,) = await member.streams.dead_letter_parked(stream, member.group, member.consumer, [letter])
+            self._letters.remove(item)
+            await self._end(stream, [letter.entry_id])
+            if moved:
+                announce_dead_letter(member, stream, letter)
 
     async def _end(self, stream: str, ids: Sequence[bytes]) -> None:
         """Forget entries that have ended."""
@@ -308,9 +326,9 @@ class ParkedEntries:
                 self._held.pop(stream, None)
 
 
-def _pick(told: dict[str, list[ItemT]]) -> tuple[str, list[ItemT]]:
-    stream, items = next(iter(told.items()))
-    return stream, list(items)
+def _nothing_there() -> AbstractContextManager[None]:
+    """Pass over what cannot be helped: whatever lies at the key, it is no parked entry."""
+    return suppress(WrongTypeError, GroupNotFoundError)
 
 
 def _strike(told: dict[str, list[ItemT]], stream: str, count: int) -> None:

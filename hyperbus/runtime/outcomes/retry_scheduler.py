@@ -8,7 +8,9 @@ import itertools
 from collections.abc import Sequence
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
+from hyperbus.errors import BusUnavailable, HyperbusError, ServerError, WrongTypeError
+from hyperbus.runtime.coordination.refusals import Refusals, is_final
+from hyperbus.runtime.coordination.server_clock import ServerClock
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
@@ -18,8 +20,6 @@ from hyperbus.transport import Parked
 
 #: Waits that are longer leave the pending list.
 PARK_AFTER: Seconds = 60.0
-#: How long to wait after the server could not be reached, before a schedule is written again.
-_PAUSE: Seconds = 0.5
 #: The longest that is slept at once.
 _LONGEST_SLEEP: Seconds = 3600.0
 
@@ -39,7 +39,9 @@ class RetryScheduler:
     Without the server an entry is requeued all the same; only a crash then costs it a try, or its wait.
     """
 
-    def __init__(self, member: Member, inbox: Inbox, doubt: PendingDoubt, order: KeyOrder | None) -> None:
+    def __init__(
+        self, member: Member, inbox: Inbox, doubt: PendingDoubt, order: KeyOrder | None, server_clock: ServerClock
+    ) -> None:
         """Make one.
 
         Args:
@@ -48,24 +50,27 @@ class RetryScheduler:
             doubt: arises where an entry turns out to be another worker's: what this one holds has to be asked for.
             order: the order of keys, where one is kept. Then no wait is parked, as others of the key have to wait as
                 well, and an entry that waits without having been handed over here before reserves its place.
+            server_clock: what due times are written in; waits are by the clock here, which nobody sets.
         """
         self._member = member
         self._inbox = inbox
         self._doubt = doubt
         self._order = order
+        self._server_clock = server_clock
         self._waiting: dict[_Key, Received] = {}
         self._heap: list[tuple[float, int, Received]] = []
         self._sequence = itertools.count()
-        #: Due times, since the epoch, that the server does not know yet.
+        #: Due times, on the monotonic clock, that the server does not know yet.
         self._unsaved: dict[_Key, float] = {}
         self._save_at = float("-inf")
         self._changed = asyncio.Event()
+        self._refusals = Refusals(member.announcer, f"retries of {member.group}")
 
     def add(self, received: Received, after: Seconds) -> None:
         """Let a delivery be tried again in `after` seconds."""
         received.retried()
         self._wait(received, after)
-        self._unsaved[_key(received)] = self._member.clock.now() + after
+        self._unsaved[_key(received)] = self._member.clock.monotonic() + after
         self._changed.set()
 
     def waiting(self) -> list[Received]:
@@ -85,7 +90,7 @@ class RetryScheduler:
         scheduled = [item for item in asked if item.id in due_times]
         if not scheduled:
             return list(items)
-        now = self._member.clock.now()
+        now = await self._server_clock.now()
         for item in scheduled:
             item.resumed(claimed=claimed)
         waits = {item.id: due_times[item.id] - now for item in scheduled if due_times[item.id] > now}
@@ -93,7 +98,7 @@ class RetryScheduler:
             if self._order is None or self._order.reserve(item):
                 self._wait(item, waits[item.id])
                 if waits[item.id] > PARK_AFTER and self._order is None:
-                    self._unsaved[_key(item)] = due_times[item.id]
+                    self._unsaved[_key(item)] = self._member.clock.monotonic() + waits[item.id]
         self._changed.set()
         begun = [item.id for item in scheduled if item.id not in waits]
         if begun:
@@ -157,29 +162,45 @@ class RetryScheduler:
         ids = [item.id for item in items]
         try:
             found = await self._member.streams.retry_times(stream, self._member.group, ids)
-        except ServerError:
+        except WrongTypeError:
             return {}  # whatever lies there is no schedule
         return {entry_id: due for entry_id, due in zip(ids, found, strict=True) if due is not None}
 
     async def _save(self) -> None:
         """Tell the server of waits that it does not know of; what it does not hear is told it again later."""
         unsaved, self._unsaved = self._unsaved, {}
+        failure: HyperbusError | None = None
         for stream, items in by_stream(self._waiting[key] for key in unsaved if key in self._waiting).items():
-            due = {item.id: unsaved.pop(_key(item)) for item in items}
-            try:
-                left = await self._park(stream, items, due)
-                await self._schedule(stream, left, due)
-            except BusUnavailable:
-                self._save_at = self._member.clock.monotonic() + _PAUSE
-                again = {(stream, entry_id): moment for entry_id, moment in due.items()}
-                self._unsaved = {**unsaved, **again, **self._unsaved}
-                return
-            except ServerError:
-                continue  # the group is gone, or the stream: nothing is pending, and what is made anew comes again
+            due = {item.id: unsaved[_key(item)] for item in items}
+            if not isinstance(failure, BusUnavailable):
+                error = await self._save_stream(stream, items, due)
+                failure = error or failure
+                if error is None:
+                    continue
+            self._unsaved = {(stream, entry_id): moment for entry_id, moment in due.items()} | self._unsaved
+        if failure is None:
+            self._refusals.succeeded()
+        else:
+            self._save_at = self._member.clock.monotonic() + self._refusals.failed(failure)
 
-    async def _park(self, stream: str, items: Sequence[Received], due: dict[bytes, float]) -> list[Received]:
-        """Park what waits long; return what stays pending."""
-        limit = self._member.clock.now() + PARK_AFTER
+    async def _save_stream(
+        self, stream: str, items: Sequence[Received], due: dict[bytes, float]
+    ) -> HyperbusError | None:
+        """Tell the server of waits in one stream, until when by the clock here; return why it is to be told again."""
+        try:
+            at = await self._server_clock.at_zero()
+            due = {entry_id: moment + at for entry_id, moment in due.items()}
+            left = await self._park(stream, items, due, at + self._member.clock.monotonic() + PARK_AFTER)
+            await self._schedule(stream, left, due)
+        except (BusUnavailable, ServerError) as error:
+            # the group is gone, or the stream: nothing is pending, and what is made anew comes again
+            return None if is_final(error) else error
+        return None
+
+    async def _park(
+        self, stream: str, items: Sequence[Received], due: dict[bytes, float], limit: float
+    ) -> list[Received]:
+        """Park what waits beyond `limit`; return what stays pending."""
         long = [item for item in items if self._order is None and due[item.id] > limit]
         if not long:
             return list(items)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
-from hyperbus.errors import BusUnavailable, HyperbusError, ServerError
-from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.errors import BusUnavailable, HyperbusError, ServerError, WrongTypeError
+from hyperbus.runtime.coordination.refusals import Losses, is_final
+from hyperbus.runtime.group.stream_set import LOOK_AGAIN, StreamSet
 from hyperbus.runtime.group.stream_turns import MANY, Turn
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.read_planner import share
-from hyperbus.signals import Announcer, ConnectionChanged
-from hyperbus.transport import Read, Reader
+from hyperbus.signals import Announcer
+from hyperbus.transport import FIRST_ID, Read, Reader
 
 #: How long a read waits for something new before it is asked again.
 BLOCK: Seconds = 2.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+#: How long a refusal that may pass, as for want of rights, is waited for before it is a reason to give up.
+PATIENCE: Seconds = 10.0
+#: Streams that are refused one after the other, and nothing else, say that the server refuses them all.
+_ENOUGH = 20
 
 
 class Cursor:
@@ -32,17 +38,16 @@ class Cursor:
     def __init__(
         self, name: str, connection: Reader, stream_set: StreamSet, announcer: Announcer, clock: Clock
     ) -> None:
-        self._name = name
         self._connection = connection
         self._stream_set = stream_set
-        self._announcer = announcer
         self._clock = clock
         self._positions: dict[str, bytes] = {}
         self._changed = asyncio.Event()
         self._pause = _FIRST_PAUSE
-        self._lost = False
+        self._losses = Losses(announcer, f"reader of {name}")
         self._stopped = False
-        #: Why nothing can be read, though the server is there; None while something can.
+        self._refused_since: float | None = None
+        #: Why nothing can be read, though the server is there, and waiting may not help; None while something can.
         self.refusal: HyperbusError | None = None
 
     async def add_streams(self, positions: Mapping[str, bytes]) -> None:
@@ -86,23 +91,26 @@ class Cursor:
         Waits for the first entry for `BLOCK` seconds, and after a failure for longer each time. Never raises for the
         server's sake: what is wrong with it is announced, and is the `refusal` where waiting may not help.
         """
+        if self._stream_set.has_refused:
+            await self._look_again()
         names = self._stream_set.readable()
         turns, time = self._stream_set.turns, self._clock.monotonic
         turn = turns.next(names, time()) if names else Turn((), None)
         positions = {name: self._positions[name] for name in turn.names if name in self._positions}
+        block = min(BLOCK if turn.wait is None else turn.wait, LOOK_AGAIN if self._stream_set.has_refused else BLOCK)
         if not positions:
-            await self._wait(BLOCK if turn.wait is None else turn.wait)
+            await self._wait(block)
             return []
         try:
-            read = await self._connection.read(positions, count=count, block=BLOCK if turn.wait is None else turn.wait)
+            read = await self._connection.read(positions, count=count, block=block)
         except BusUnavailable as error:
-            self._announce(lost=True, error=str(error))
+            self._losses.lost(error)
         except HyperbusError as error:
             await self._refused(positions, error)
         else:
             self._pause = _FIRST_PAUSE
-            self.refusal = None
-            self._announce(lost=False)
+            self.refusal = self._refused_since = None
+            self._losses.found()
             if turn.wait is not None:
                 turns.answered([stream for stream, _ in read], time())
             return read
@@ -117,19 +125,48 @@ class Cursor:
             return  # the server is away by now: the next read finds out
         readable = self._stream_set.readable()
         if not readable or len(readable) == before:  # all of them, or it is not because of a stream
-            self.refusal = error
-            self._announce(lost=bool(readable), error=str(error))
+            now = self._clock.monotonic()
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            if is_final(error) or now - self._refused_since >= PATIENCE:
+                self.refusal = error
+            if readable:
+                self._losses.lost(error)
 
     async def _set_aside(self, positions: Mapping[str, bytes]) -> bool:
-        """Find the streams that the server refuses to read, and set them aside; False: it went away meanwhile."""
-        for name, position in positions.items():
+        """Set aside the streams that the server refuses to read; False: it went away meanwhile.
+
+        Where it refuses all of them, only those are set aside that are no streams.
+        """
+        refused: dict[str, ServerError] = {}
+        some_readable = False
+        for name in random.sample(list(positions), len(positions)):
             try:
-                await self._connection.read({name: position}, count=1, block=0)
+                await self._probe(name)
             except BusUnavailable:
                 return False
             except ServerError as error:
-                self._stream_set.set_aside(name, error)
+                refused[name] = error
+                if len(refused) >= _ENOUGH and not some_readable:
+                    break
+            else:
+                some_readable = True
+        for name, refusal in refused.items():
+            if some_readable or isinstance(refusal, WrongTypeError):
+                self._stream_set.set_aside(name, refusal)
         return True
+
+    async def _look_again(self) -> None:
+        """Take streams up again that were refused and can be read now."""
+        for name in self._stream_set.due():
+            try:
+                await self._probe(name)
+            except HyperbusError:
+                continue
+            self._stream_set.readmit(name)
+
+    async def _probe(self, stream: str) -> None:
+        """Read one stream, without waiting; what comes is read again later."""
+        await self._connection.read({stream: self._positions.get(stream, FIRST_ID)}, count=1, block=0)
 
     async def _wait(self, seconds: Seconds) -> None:
         """Wait, but not while something has changed, or after `stop`."""
@@ -139,12 +176,6 @@ class Cursor:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-
-    def _announce(self, *, lost: bool, error: str = "") -> None:
-        if lost != self._lost:
-            self._lost = lost
-            part = f"reader of {self._name}"
-            self._announcer.announce(ConnectionChanged(part, connected=not lost, error=error, kind="reader"))
 
 
 class CursorReader:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from contextlib import suppress
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError
+from hyperbus.errors import BusUnavailable, GroupNotFoundError, HyperbusError, ServerError, WrongTypeError
+from hyperbus.runtime.coordination.refusals import Losses
 from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import Ownership
-from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.group.stream_set import LOOK_AGAIN, StreamSet
 from hyperbus.runtime.group.stream_turns import MANY, PAGE
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.pending_recovery import PendingRecovery
 from hyperbus.runtime.reading.read_planner import ReadPlanner
-from hyperbus.signals import ConnectionChanged
 from hyperbus.transport import FIRST_ID, Page, Reader
 
 #: How long a read waits for something new before it is asked again.
@@ -27,6 +28,8 @@ BLOCK: Seconds = 2.0
 ORDERED_BLOCK: Seconds = 0.2
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+#: Streams that are refused one after the other, and nothing else, say that the server refuses them all.
+_ENOUGH = 20
 
 
 class GroupReader:
@@ -36,7 +39,8 @@ class GroupReader:
        than it can take, `ReadPlanner` asks a few at a time.
     2. After any read that may have been answered unheard, asks for what this consumer holds pending.
     3. Creates a group again that the server has lost.
-    4. Sets aside, for a while, a stream that is no stream.
+    4. Sets aside, for a while, a stream that is no stream, and one of several that the server refuses to read. When
+       it refuses all, as for want of rights or of a disk, that is waited for.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class GroupReader:
         self._last_read: dict[str, bytes] = {}
         self._planner = ReadPlanner()
         self._changed = asyncio.Event()
-        self._lost = False
+        self._losses = Losses(member.announcer, f"reader of {member.group}")
         self._stopping = False
 
     async def add_streams(self, streams: Mapping[str, str]) -> None:
@@ -96,16 +100,16 @@ class GroupReader:
                 answered = await self._read_once()
             except BusUnavailable as error:
                 self._doubt.arise()
-                self._announce_connection(lost=True, error=str(error))
+                self._losses.lost(error)
             except GroupNotFoundError:
                 await self._rebuild()
             except ServerError as error:
                 if not await self._set_aside():
-                    self._announce_connection(lost=True, error=str(error))
+                    self._losses.lost(error)
             else:
                 if answered:
                     pause = _FIRST_PAUSE
-                    self._announce_connection(lost=False)
+                    self._losses.found()
                 continue
             self._planner.forget()
             await self._pause(pause)
@@ -117,12 +121,16 @@ class GroupReader:
             await self._recovery.settle()
         names = self._stream_set.readable()
         if not names:
-            await self._pause(BLOCK)
+            await self._look_again()
+            await self._pause(LOOK_AGAIN if self._stream_set.has_refused else BLOCK)
             return True
         room = await self._inbox.wait_for_room()
         block = await self._wait_until_owned()
         if self._stopping or self._doubt.raised:  # what is found again is older than what a read would bring
             return self._ownership.ordered  # who may not read for long has nothing else to go by
+        if self._stream_set.has_refused:
+            block = min(block, LOOK_AGAIN)
+            await self._look_again()
         member, turns = self._member, self._stream_set.turns
         turn = turns.next(names, member.clock.monotonic())
         ask = self._planner.next(turn.names, room)
@@ -181,17 +189,59 @@ class GroupReader:
         return missing
 
     async def _set_aside(self) -> bool:
-        """Find the streams that are none, and set them aside; False if it is not because of them."""
-        found = False
-        for name in self._stream_set.readable():
+        """Find the streams that cannot be read, and set them aside; False if it is not because of them.
+
+        Where none can be read it is because of the server: then only those are set aside that are no streams.
+        """
+        refused: dict[str, ServerError] = {}
+        some_readable = False
+        names = self._stream_set.readable()
+        for name in random.sample(names, len(names)):
             try:
-                await self._member.streams.info([name])
+                await self._probe(name)
             except BusUnavailable:
                 return True  # the next read finds out
+            except GroupNotFoundError:
+                some_readable = True  # once it is made again, at the next read
             except ServerError as error:
-                found = True
-                self._stream_set.set_aside(name, error)
-        return found
+                refused[name] = error
+                if len(refused) >= _ENOUGH and not some_readable:
+                    break
+            else:
+                some_readable = True
+        for name, refusal in list(refused.items()):
+            if some_readable or isinstance(refusal, WrongTypeError):
+                self._stream_set.set_aside(name, refusal)
+            else:
+                del refused[name]
+        return bool(refused)
+
+    async def _look_again(self) -> None:
+        """Take streams up again that were refused and can be read now."""
+        for name in self._stream_set.due():
+            try:
+                await self._probe(name)
+            except BusUnavailable:
+                raise
+            except GroupNotFoundError:
+                pass  # the next read has it made again
+            except ServerError:
+                continue
+            self._stream_set.readmit(name)
+
+    async def _probe(self, stream: str) -> None:
+        """Read one stream, without waiting: one entry, if there is room for it and this worker may read.
+
+        Raises:
+            BusUnavailable, ServerError: it cannot be read.
+        """
+        member = self._member
+        if not self._inbox.room() or not self._ownership.may_read_for(ORDERED_BLOCK):
+            await member.streams.info([stream])
+            return
+        read = await self._connection.read_group(member.group, member.consumer, (stream,), count=1, block=0)
+        for name, page in read:
+            self._take_in(name, page, member.clock.now())
 
     async def _pause(self, seconds: Seconds) -> None:
         """Wait, but not while something has changed or the worker stops."""
@@ -201,9 +251,3 @@ class GroupReader:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-
-    def _announce_connection(self, *, lost: bool, error: str = "") -> None:
-        if lost != self._lost:
-            self._lost = lost
-            part = f"reader of {self._member.group}"
-            self._member.announcer.announce(ConnectionChanged(part, connected=not lost, error=error, kind="reader"))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+from hyperbus.errors import HyperbusError
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.in_flight.inbox import Inbox
@@ -14,7 +15,7 @@ from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
 from hyperbus.runtime.poison.start_counts import INNOCENT
 from hyperbus.signals import Claimed
-from hyperbus.transport import FIRST_ID
+from hyperbus.transport import FIRST_ID, readable
 
 #: Entries that are claimed in one round trip, at most; more would hold the server too long.
 PAGE = 100
@@ -38,12 +39,16 @@ class Claims:
         Raises:
             BusUnavailable, ServerError: the server is away, or refuses the stream.
         """
-        member, claimed = self._member, 0
+        member, claimed, stuck = self._member, 0, b""
         while room := min(self._inbox.room(), PAGE):
             left = await member.streams.pending(stream, member.group, consumer=owner, after=FIRST_ID, count=room)
             if not left:
                 break
-            claimed += await self._claim(stream, owner, [entry.id for entry in left], in_order=False)
+            taken = await self._claim(stream, owner, [entry.id for entry in left], in_order=False)
+            claimed += taken
+            if not taken and left[0].id == stuck:
+                break  # it is not to be had, whatever the reason: the next sweep knows more
+            stuck = left[0].id
         return claimed
 
     async def claim_in_order(self, stream: str, owners: AbstractSet[str], dead: AbstractSet[str]) -> int:
@@ -58,7 +63,7 @@ class Claims:
         """
         if owners - dead or self._doubt.unsettled:
             return 0
-        member, claimed, after = self._member, 0, FIRST_ID
+        member, claimed, after, stuck = self._member, 0, FIRST_ID, b""
         while owners and (room := min(self._inbox.room(), PAGE)):
             page = await member.streams.pending(stream, member.group, after=after, count=room)
             for owner, left in itertools.groupby(page, key=lambda entry: entry.consumer):
@@ -70,6 +75,9 @@ class Claims:
                 taken = await self._claim(stream, owner, ids, in_order=True)
                 claimed += taken
                 if taken < len(ids):
+                    if not taken and ids[0] == stuck:
+                        return claimed  # it is not to be had, whatever the reason: the next sweep knows more
+                    stuck = ids[0]
                     break  # some are gone, or another worker's: look again before claiming newer ones
             else:
                 if len(page) < room:
@@ -78,6 +86,13 @@ class Claims:
         return claimed
 
     async def _claim(self, stream: str, owner: str, ids: Sequence[bytes], *, in_order: bool) -> int:
+        try:
+            return await self._take_over(stream, owner, ids, in_order=in_order)
+        except HyperbusError:
+            self._doubt.arise()  # a part may have been done
+            raise
+
+    async def _take_over(self, stream: str, owner: str, ids: Sequence[bytes], *, in_order: bool) -> int:
         member = self._member
         taken = await member.streams.claim(stream, member.group, member.consumer, ids, owner=owner, in_order=in_order)
         received = receive(stream, self._stream_set.type_in(stream), [entry for entry, _ in taken], member.clock.now())
@@ -85,5 +100,5 @@ class Claims:
             item.claimed(count, innocent=INNOCENT)
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=True))
         if taken:
-            member.announcer.announce(Claimed(member.group, stream, len(taken), owner))
+            member.announcer.announce(Claimed(member.group, stream, len(taken), readable(owner)))
         return len(taken)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError
+from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.checkpoints import Checkpoints
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import Ownership
@@ -63,19 +65,29 @@ class Reclaimer:
         self._monotonic = member.clock.monotonic
         self._checkpoints_at = float("-inf")
         self._tidied_at = self._recounted_at = self._monotonic()
+        self._refusals = Refusals(member.announcer, f"sweeps of {member.group}")
 
     async def run(self) -> None:
         """Sweep until cancelled."""
+        if not self._ownership.ordered:  # there nobody reads before the first sweep
+            await self._rest()
         while True:
-            await self._member.clock.sleep(SWEEP * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sweep()
             except BusUnavailable:
                 self._liveness.server_was_away()
                 self._ownership.lose()
                 self._doubt.arise()  # a claim that was answered unheard left entries with this worker
-            except HyperbusError:
-                continue  # a stream is gone, or is none: the reader deals with it
+            except HyperbusError as error:
+                if not is_final(error):  # else a stream is gone, or is none: the reader deals with it
+                    self._liveness.server_was_away()
+                    self._refusals.failed(error)
+            else:
+                self._refusals.succeeded()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        await self._member.clock.sleep(SWEEP * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
     async def sweep(self) -> int:
         """Look the group over once; return how many entries were claimed.
@@ -115,8 +127,30 @@ class Reclaimer:
             claimed += await self._claim_from(name, summary, dead)
         for owner in dead | await self._dead_without_pending(names):
             await member.streams.remove_consumer(member.group, owner, names)
-        self._ownership.confirm(asked, others_pending=bool(owners))
+        if self._ownership.ordered:
+            await self._decide_reading(names, summaries, asked, living=owners - dead)
         return claimed
+
+    async def _decide_reading(
+        self, names: Sequence[str], summaries: Sequence[PendingSummary], asked: float, *, living: AbstractSet[str]
+    ) -> None:
+        """Read from now on, where nobody else has anything pending; leave it to one that lives and has."""
+        member = self._member
+        owners = {owner for summary in summaries for owner in summary.consumers}
+        if living and member.consumer not in owners:
+            # it may go on with other keys meanwhile; here they would wait for the end of what it has
+            self._ownership.lose()
+            await self._ownership.release()
+            return
+        others_pending = bool(owners - {member.consumer})
+        alone = not others_pending and self._ownership.is_new and await self._is_alone(names)
+        self._ownership.confirm(asked, others_pending=others_pending, alone=alone)
+
+    async def _is_alone(self, names: Sequence[str]) -> bool:
+        """Tell whether the group knows of no other consumer: nobody can be in a read that began before."""
+        member = self._member
+        consumers = await member.streams.consumers([(name, member.group) for name in names])
+        return not {name for found in consumers for name in found} - {member.consumer}
 
     async def _claim_from(self, stream: str, summary: PendingSummary, dead: set[str]) -> int:
         if self._ownership.ordered:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import ServerError
 from hyperbus.signals import Announcer, GroupAbandoned
-from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport, record_names
+from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport, readable, record_names
 
 #: How often it is asked whether a group is served; more often where groups are abandoned after less than four of these.
 ASK: Seconds = 15.0
@@ -182,10 +182,10 @@ class GroupDirectory:
         stream, group = pair
         if state.unserved_since is None:
             state.unserved_since = now
-            self._announcer.announce(GroupAbandoned(group, stream, self._grace))
+            self._announcer.announce(GroupAbandoned(readable(group), stream, self._grace))
         elif not state.abandoned and now - state.unserved_since >= self._grace:
             state.abandoned = True
-            self._announcer.announce(GroupAbandoned(group, stream, 0.0))
+            self._announcer.announce(GroupAbandoned(readable(group), stream, 0.0))
 
     async def _remove(self, gone: Sequence[Pair]) -> None:
         if not gone:

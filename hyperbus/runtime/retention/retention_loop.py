@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
-from hyperbus.errors import BusUnavailable, HyperbusError, OutOfMemoryError, ServerError
+from hyperbus.errors import HyperbusError, OutOfMemoryError, ServerError
 from hyperbus.event.data import EventData
 from hyperbus.event.retention import Keep
 from hyperbus.logger import get_logger
 from hyperbus.runtime.coordination.lease import Lease
+from hyperbus.runtime.coordination.refusals import Refusals
 from hyperbus.runtime.retention.group_directory import GroupDirectory
 from hyperbus.runtime.retention.policies import Policies, pages
 from hyperbus.runtime.retention.stream_view import StreamView
@@ -69,6 +70,7 @@ class RetentionLoop:
         self._groups = GroupDirectory(transport, announcer, clock, abandon_after=settings.abandon_after)
         self._trimmer = Trimmer(transport.streams, self._groups, announcer, clock, ghost_bytes=settings.ghost_bytes)
         self._log = get_logger("hyperbus.retention")
+        self._refusals = Refusals(announcer, "retention")
         self._weighs = True
         self._refused: set[str] = set()
         self._declared = False
@@ -90,10 +92,10 @@ class RetentionLoop:
                     cut = await self.round()
                 except HyperbusError as error:
                     self._start_anew()
-                    if not isinstance(error, BusUnavailable):  # the readers announce an outage
-                        self._log.warning("retention could not be kept; trying again", error=str(error))
-                    pause = 5 * self._interval
+                    self._refusals.failed(error)
+                    pause = self._interval
                     continue
+                self._refusals.succeeded()
                 pause = _SOON * self._interval if cut >= _MUCH else self._interval
         finally:
             if self._mine:

@@ -15,7 +15,7 @@ from hyperbus.runtime.retention.cutter import LEAST, Cutter, Watched
 from hyperbus.runtime.retention.group_directory import GroupDirectory
 from hyperbus.runtime.retention.stream_view import StreamView
 from hyperbus.signals import Announcer, CutUnread, GhostStream, HardCapNear, Trimmed
-from hyperbus.transport import FIRST_ID, Streams, id_at, id_before, id_key
+from hyperbus.transport import FIRST_ID, Streams, id_at, id_before, id_key, readable
 
 #: An id above every entry; servers can still count on from it.
 LAST_ID = b"9999999999999999-0"
@@ -224,7 +224,7 @@ class Trimmer:
         if cut and reason != "hard cap":
             self._announcer.announce(Trimmed(stream, cut))
         for group, number in missed.items():
-            self._announcer.announce(CutUnread(group, stream, number, reason))
+            self._announcer.announce(CutUnread(readable(group), stream, number, reason))
         return cut
 
 

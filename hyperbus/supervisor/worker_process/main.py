@@ -210,9 +210,9 @@ class _State:
             for counts in (announced.acked, announced.retried, announced.dead_lettered):
                 self.deliveries += sum(counts.values())
         elif isinstance(announced, ConnectionChanged):
-            # Readers always ask. A publisher knows only at its next publish that the server is back, and a stream
-            # that is left alone says nothing about the server.
-            if announced.kind == "reader":
+            # Readers and heartbeats always ask. A publisher knows only at its next publish that the server is back, and
+            # a stream that is left alone says nothing about the server.
+            if announced.kind in {"reader", "heartbeat"}:
                 (self._lost.discard if announced.connected else self._lost.add)(announced.part)
         elif isinstance(announced, BackgroundChanged):
             (self._failing.discard if announced.running else self._failing.add)(announced.part)

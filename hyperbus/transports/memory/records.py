@@ -38,6 +38,14 @@ class MemoryRecords:
             values = [self._store.find(self._key(name)) for name in names]
         return [value if isinstance(value, bytes) else None for value in values]
 
+    async def lifetimes(self, names: Sequence[str]) -> tuple[float, list[float | None]]:
+        """Return the clock's time, and when each record ends; inf for one that stays, None for one that is gone."""
+        await self._session.enter()
+        with self._store.lock:
+            now = self._store.clock.now()
+            left = [self._store.left(self._key(name)) for name in names]
+        return now, [None if seconds is None else round(now + seconds, 3) for seconds in left]
+
     async def delete(self, names: Sequence[str]) -> int:
         """Delete records; return how many there were."""
         await self._session.enter()
@@ -92,7 +100,7 @@ class MemoryRecords:
         with self._store.lock:
             held: SortedSet = self._store.sorted_set(self._key(name)) or {}
             found = [(member, time) for member, time in held.items() if minimum <= time <= maximum]
-        found.sort(key=lambda item: (item[1], item[0].encode()), reverse=newest)
+        found.sort(key=lambda item: (item[1], item[0].encode(errors="surrogateescape")), reverse=newest)
         return found[offset : offset + count]
 
     async def touch_members(self, name: str, members: Sequence[str], quiet: Seconds) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from threading import RLock
 from typing import TypeVar
 
@@ -100,6 +101,12 @@ class Store:
             return False
         self._live_until(key, ttl)
         return True
+
+    def left(self, key: str) -> Seconds | None:
+        """Return for how long a key stays; inf for one that does so for ever, None for one that is not there."""
+        if self.find(key) is None:
+            return None
+        return self._deadlines.get(key, inf) - self.clock.monotonic()
 
     def delete(self, key: str) -> bool:
         """Delete a key; tell whether it was there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from hyperbus.clock import Seconds
 from hyperbus.transports.keys import record_key
@@ -13,6 +14,8 @@ from hyperbus.transports.redis.script import SCRIPT_IDS, Script, slices
 _COMPARE_AND_SET = Script("compare_and_set")
 _TOUCH_MEMBERS = Script("touch_members")
 _REMOVE_MEMBERS = Script("remove_members")
+#: What PEXPIRETIME says of a key that has no end, and of one that is not there.
+_STAYS, _GONE = -1, -2
 
 
 class RedisRecords:
@@ -39,6 +42,12 @@ class RedisRecords:
             return []
         values: list[bytes | None] = await self._commands.run_one("MGET", *map(self._key, names))
         return values
+
+    async def lifetimes(self, names: Sequence[str]) -> tuple[float, list[float | None]]:
+        """Return the server's time, and when each record ends; inf for one that stays, None for one that is gone."""
+        commands = [("TIME",), *(("PEXPIRETIME", self._key(name)) for name in names)]
+        time, *ends = await self._commands.run(commands)
+        return _seconds(time), [None if end == _GONE else inf if end == _STAYS else end / 1000 for end in ends]
 
     async def delete(self, names: Sequence[str]) -> int:
         """Delete records; return how many there were."""
@@ -99,8 +108,7 @@ class RedisRecords:
 
     async def server_time(self) -> float:
         """Return the server's clock, seconds since the epoch."""
-        seconds, microseconds = await self._commands.run_one("TIME")
-        return int(seconds) + int(microseconds) / 1_000_000
+        return _seconds(await self._commands.run_one("TIME"))
 
     def _key(self, name: str) -> str:
         return record_key(self._prefix, name)
@@ -111,3 +119,9 @@ def _text(member: bytes) -> str | None:
         return member.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _seconds(time: Sequence[bytes]) -> float:
+    """Read the reply to TIME."""
+    seconds, microseconds = time
+    return int(seconds) + int(microseconds) / 1_000_000

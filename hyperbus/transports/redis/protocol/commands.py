@@ -11,13 +11,21 @@ import hiredis
 from hyperbus.clock import Seconds
 from hyperbus.transport import NewEntry
 from hyperbus.transport.appends import FIRST_PIECE, PIECE
+from hyperbus.transports.redis.protocol.names import bytes_of
 
 #: A batch is cut here, so that a broken connection leaves few entries uncertain and buffers stay small.
 PIECE_BYTES = 512 * 1024
 PIECE_ENTRIES = 1_000
 
 # hiredis declares a tuple of one word.
-_pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
+_pack_quickly = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)
+
+
+def _pack(words: tuple[Any, ...]) -> bytes:
+    try:
+        return _pack_quickly(words)
+    except UnicodeEncodeError:  # a name that is no UTF-8; see `names.py`
+        return _pack_quickly(tuple(bytes_of(word) if isinstance(word, str) else word for word in words))
 
 
 def pack(*words: str | bytes | float) -> bytes:

@@ -4,5 +4,10 @@ from __future__ import annotations
 
 
 def name_of(name: bytes) -> str:
-    r"""Return a name as text. What is not UTF-8 becomes escapes such as `\xff`, which no name of hyperbus has."""
-    return name.decode(errors="backslashreplace")
+    """Return a name as text, of which `pack` makes the same bytes again, whether they are UTF-8 or not."""
+    return name.decode(errors="surrogateescape")
+
+
+def bytes_of(word: str) -> bytes:
+    """Return the bytes of a word of a command, which may be a name."""
+    return word.encode(errors="surrogateescape")

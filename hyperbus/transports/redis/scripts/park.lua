@@ -18,8 +18,16 @@ for index = 3, #ARGV, 5 do
     local state = ARGV[index + 2] .. ' ' .. ARGV[index + 3] .. ' ' .. ARGV[index + 4] .. ' '
     local stored = redis.pcall('HSET', KEYS[2], id, ARGV[index + 1], id .. ':state', state)
     if type(stored) == 'number' then
-      redis.call('ZADD', KEYS[3], ARGV[index + 4], id)
-      redis.call('XACK', KEYS[1], ARGV[1], id)
+      local acked = redis.pcall('ZADD', KEYS[3], ARGV[index + 4], id)
+      if type(acked) == 'number' then
+        acked = redis.pcall('XACK', KEYS[1], ARGV[1], id)
+      end
+      if type(acked) ~= 'number' then
+        -- refused, as by an ACL: an entry that is both pending and parked would be handled twice
+        redis.pcall('HDEL', KEYS[2], id, id .. ':state')
+        redis.pcall('ZREM', KEYS[3], id)
+        return acked
+      end
       done = 1
     elseif not string.find(stored.err, 'OOM', 1, true) then
       return stored

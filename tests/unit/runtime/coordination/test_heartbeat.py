@@ -7,8 +7,9 @@ import threading
 from typing import Any
 
 from hyperbus import BusUnavailable, Event, consumer
+from hyperbus.clock import SystemClock
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
-from hyperbus.signals import WorkerChanged
+from hyperbus.signals import Announcer, WorkerChanged
 from hyperbus.transport import record_names
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
@@ -72,9 +73,9 @@ async def test_heartbeats_survive_an_outage() -> None:
         return other
 
     transport.separate = separate  # type: ignore[method-assign]
-    heartbeat = Heartbeat(transport, 0.1)
+    heartbeat = Heartbeat(transport, Announcer(), SystemClock(), 0.1)
     await heartbeat.stop()
-    heartbeat = Heartbeat(transport, 0.1)
+    heartbeat = Heartbeat(transport, Announcer(), SystemClock(), 0.1)
     await heartbeat.add("one", b"about")
     await heartbeat.add("two", b"about")
     await eventually(lambda: len(opened) == 2)
@@ -94,7 +95,7 @@ async def test_subscribers_are_called_at_each_beat_until_they_unsubscribe() -> N
     """In the thread, on its own connection; one that finds the server away is called at the next beat again."""
     transport = FaultyTransport()
     await transport.open()
-    heartbeat = Heartbeat(transport, 0.04)
+    heartbeat = Heartbeat(transport, Announcer(), SystemClock(), 0.04)
     called: list[tuple[str, bool]] = []
 
     async def fails(own: Any) -> None:

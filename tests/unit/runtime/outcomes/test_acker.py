@@ -50,8 +50,7 @@ class Acking:
     def add(self, count: int) -> None:
         """Let the next ids be acked."""
         ids = [b"%d-0" % number for number in range(self._number, self._number + count)]
-        self.inbox.hold("s", receive("s", "t", [(entry_id, []) for entry_id in ids], 0.0))
-        self.acker.add("s", ids)
+        self.acker.add(self.inbox.hold("s", receive("s", "t", [(entry_id, []) for entry_id in ids], 0.0)))
         self._number += count
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, EventData, Reject, Retry, consumer
-from hyperbus.errors import OutOfMemoryError, ServerError
+from hyperbus.errors import OutOfMemoryError, ServerError, WrongTypeError
 from hyperbus.runtime.outcomes.dead_letter import MESSAGE_LIMIT, TRACE_LIMIT
 from hyperbus.signals import Acknowledged, EntryDeadLettered, Handled, RetryScheduled
 from tests.recorder import eventually
@@ -264,7 +264,7 @@ async def test_an_ack_before_the_handler_waits_for_the_server(batch: int | None)
             raise BusUnavailable("away")
         if len(asked) == 2:
             return await ack(acks)
-        raise ServerError("no stream")
+        raise WrongTypeError("no stream")
 
     if batch is None:
 
@@ -314,7 +314,7 @@ async def test_a_stream_that_cannot_be_acked_keeps_no_other_from_it() -> None:
 
     async def refuses(ack: Any, acks: Any) -> Any:
         if any(stream == f"events:{first}" for stream, _, _ in acks):
-            raise ServerError("no stream")
+            raise WrongTypeError("no stream")
         return await ack(acks)
 
     @consumer(group=group, types=[first, second], batch=10, linger=0.05)
@@ -333,7 +333,7 @@ async def test_a_stream_that_cannot_be_acked_keeps_no_other_from_it() -> None:
 
 
 async def test_a_dead_letter_waits_for_the_server_and_blocks_nobody_for_good() -> None:
-    """Away and full are waited for; where the stream is gone there is nothing to move."""
+    """Away and full are waited for, and a key of theirs that holds something else."""
     kind, group, errors = unique(), unique(), [BusUnavailable("away"), OutOfMemoryError("full")]
 
     async def fails(dead_letter: Any, *arguments: Any) -> Any:
@@ -350,12 +350,10 @@ async def test_a_dead_letter_waits_for_the_server_and_blocks_nobody_for_good() -
         await here.publish(kind, 0)
         await here.recorder.wait_for_one(EntryDeadLettered)
 
-        from hyperbus.errors import WrongTypeError
-
-        errors.append(WrongTypeError("no stream"))
+        errors.append(WrongTypeError("what lies at the key of the dead letters is no stream"))
         await here.publish(kind, 1, 2)
-        await here.recorder.wait_for(lambda _: len(here.recorder.of(EntryDeadLettered)) == 2)
-        assert len(await here.dead_letters(kind, group)) == 2
+        await here.recorder.wait_for(lambda _: len(here.recorder.of(EntryDeadLettered)) == 3)
+        assert len(await here.dead_letters(kind, group)) == 3
 
 
 async def test_a_full_server_does_not_keep_a_worker_from_stopping() -> None:

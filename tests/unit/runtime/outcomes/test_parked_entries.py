@@ -317,7 +317,7 @@ async def test_a_consumer_that_acks_first_finishes_what_was_parked_before_it_did
 
 async def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither task of the parker ends with an outage."""
-    monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries._PAUSE", 0.02)
+    monkeypatch.setattr("hyperbus.runtime.coordination.refusals.FIRST_PAUSE", 0.02)
     kind, group, seen = unique(), unique(), []
 
     @consumer(group=group, types=[kind])
@@ -411,7 +411,7 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries() -
 @pytest.mark.parametrize("away", [False, True])
 async def test_what_was_taken_too_long_ago_is_not_begun(monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
     """When the answer came after the lease, others have it; when that cannot be found out it comes again."""
-    monkeypatch.setattr("hyperbus.runtime.outcomes.parked_entries._PAUSE", 0.02)
+    monkeypatch.setattr("hyperbus.runtime.coordination.refusals.FIRST_PAUSE", 0.02)
     kind, group, seen = unique(), unique(), []
     late: list[Parked] = []
 

@@ -10,8 +10,9 @@ import pytest
 
 from hyperbus import Backoff, BusUnavailable, Delivery, Event, Reject, Retry, consumer
 from hyperbus.clock import SystemClock
-from hyperbus.errors import ServerError
+from hyperbus.errors import ServerError, WrongTypeError
 from hyperbus.event.codec import codecs
+from hyperbus.runtime.coordination.server_clock import ServerClock
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.inbox import Inbox
@@ -164,7 +165,7 @@ def a_scheduler(
     transport: FaultyTransport, inbox: Inbox, consumer: str, order: KeyOrder | None = None
 ) -> tuple[RetryScheduler, PendingDoubt]:
     member, doubt = Member("g", consumer, transport.streams, SystemClock(), Announcer()), PendingDoubt()
-    return RetryScheduler(member, inbox, doubt, order), doubt
+    return RetryScheduler(member, inbox, doubt, order, ServerClock(transport.records, SystemClock())), doubt
 
 
 def an_order() -> KeyOrder:
@@ -280,7 +281,7 @@ async def test_first_deliveries_ask_nothing_of_the_server() -> None:
     assert transport.streams.calls == []
 
     async def refuses(*_: Any) -> Any:
-        raise ServerError("WRONGTYPE")
+        raise WrongTypeError("no schedules")
 
     transport.streams.overrides["retry_times"] = refuses
     again = items("s", 3, tries=2)

@@ -28,7 +28,7 @@ def collects(seen: list[Any], **options: Any) -> Any:
     return handler
 
 
-@pytest.mark.parametrize("question", ["pending_summaries", "get", "compare_and_set"])
+@pytest.mark.parametrize("question", ["pending_summaries", "lifetimes", "compare_and_set"])
 async def test_an_answer_that_took_long_starts_the_grace_again(question: str) -> None:
     """While the server answered nobody, the living could not say that they live."""
     kind, group, seen, slow = unique(), unique(), [], []
