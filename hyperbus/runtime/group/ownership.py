@@ -42,7 +42,7 @@ class Ownership:
         """Whether this worker has not read since it took the right: another one may still be in its last read."""
         return not self._read_until
 
-    def confirm(self, asked: float, *, others_pending: bool, alone: bool) -> None:
+    def confirm(self, asked: float, *, others_pending: bool, alone: bool = False) -> None:
         """Note that the right was held when it was asked for at `asked`, on the monotonic clock.
 
         `alone`: the group has no other consumer, so that nobody had the right before.
