@@ -60,7 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         host: where HTTP and WebSocket servers listen.
         http_port: port of `/metrics`, `/healthz`, `/readyz`; 0 takes a free one.
         websocket_port: port of the WebSocket sink; 0 takes a free one.
-        websocket_token: clients have to show this token; "" asks for none.
+        websocket_token: clients have to show this token; with "" only those on this machine are let in.
+        websocket_access: "everybody" lets clients on other machines in without a token.
         websocket_origins: web origins that may connect, besides loopback ones; separated by commas.
         database_url: where the database writer writes.
         log_level: lowest level that is logged.
@@ -96,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     http_port: int = 9464
     websocket_port: int = 8765
     websocket_token: str = ""
+    websocket_access: Literal["token", "everybody"] = "token"
     websocket_origins: str = ""
     database_url: str = f"sqlite:///{DATA_FOLDER}/hyperbus.db"
     log_level: str = "info"

@@ -12,9 +12,9 @@ import msgspec
 
 from hyperbus.bus import Bus
 from hyperbus.errors import ConsumersNotFoundError, EncodeError
-from hyperbus.event.codec import JsonCodec
 from hyperbus.event.data import check_type, event_types
 from hyperbus.event.envelope import Event
+from hyperbus.event.json_text import json_text
 from hyperbus.observability.logs import configure_logs
 from hyperbus.publisher.durability import read_durability
 from hyperbus.settings import Settings
@@ -56,13 +56,12 @@ async def publish_once(
 async def print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:
     """Print events as JSON lines until interrupted, or `count` were printed."""
     configure_logs(settings.log_level, settings.log_format)
-    codec = JsonCodec()
     async with Bus(settings=settings) as bus:
         after = None if history else f"{int(await bus.transport.records.server_time() * 1000)}-0"
         printed = 0
         first, *others = patterns
         async for event in bus.read(first, *others, after=after):
-            print(codec.encode(event).decode(), flush=True)
+            print(json_text(event).decode(), flush=True)
             printed += 1
             if printed == count:
                 return

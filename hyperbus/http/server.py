@@ -64,6 +64,9 @@ class HttpServer:
         self._wanted_port = port
         self._routes = dict(routes)
         self._connections: set[asyncio.Task[None]] = set()
+        #: Those of them that wait for their client, by when they began to: it has not asked yet, or takes no answer.
+        self._idle: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._checks_host = True
         self._log = get_logger("hyperbus.http")
@@ -105,11 +108,28 @@ class HttpServer:
         await server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer, crowded=len(self._connections) >= MAX_CONNECTIONS))
+        crowded = len(self._connections) - len(self._leaving) >= MAX_CONNECTIONS and not self._make_way()
+        task = asyncio.create_task(self._serve(reader, writer, crowded=crowded))
         if len(self._connections) >= 2 * MAX_CONNECTIONS:  # even telling them to come back has a limit
             writer.transport.abort()
         self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        if not crowded:
+            self._idle[task] = writer
+        task.add_done_callback(self._forget)
+
+    def _make_way(self) -> bool:
+        """Cut the connection that has waited longest for its client; False if there is none: all are being answered."""
+        oldest = next(iter(self._idle), None)
+        if oldest is None:
+            return False
+        self._idle.pop(oldest).transport.abort()
+        self._leaving.add(oldest)
+        return True
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._leaving.discard(task)
+        self._idle.pop(task, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, crowded: bool) -> None:
         try:
@@ -131,7 +151,7 @@ class HttpServer:
                 raise _refuse(503, f"{MAX_CONNECTIONS} connections are open already; try again\n")
             method, path = self._check(await _read_head(reader))
             head_only = method == "HEAD"
-            response = await self._answer(path)
+            response = await self._answered(path, writer)
         except _Refused as refused:
             response, unread = refused.response, True
         writer.write(_render(response, head_only=head_only))
@@ -142,6 +162,16 @@ class HttpServer:
             writer.write_eof()
             async with asyncio.timeout(_LINGER_TIMEOUT):
                 await reader.readexactly(_LINGER_BYTES)
+
+    async def _answered(self, path: str, writer: asyncio.StreamWriter) -> Response:
+        """Have a route answer. Who waits for that makes way for nobody; who then takes long to read the answer does."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._idle.pop(task, None)
+        try:
+            return await self._answer(path)
+        finally:
+            self._idle[task] = writer
 
     def _check(self, head: list[bytes]) -> tuple[str, str]:
         try:

@@ -8,16 +8,16 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
-
-import msgspec
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError, InvalidSettingError, MissingExtraError, PortInUseError
 from hyperbus.event.envelope import Event
+from hyperbus.event.json_text import shown
 from hyperbus.logger import get_logger
 from hyperbus.settings import Settings, load_settings
 from hyperbus.sinks.event_filter import EventFilter
@@ -26,6 +26,8 @@ from hyperbus.sinks.websocket_client import TRY_AGAIN_LATER, WebSocketClient
 if TYPE_CHECKING:
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.http11 import Request, Response
+
+    from hyperbus.sinks.websocket_connection import BoundedConnection
 
 #: The file descriptor of a listening socket that the supervisor bound for all its processes.
 SOCKET_VARIABLE = "HYPERBUS_WEBSOCKET_FD"
@@ -37,6 +39,12 @@ QUEUE_BYTES = 16 * 1024 * 1024
 MAX_CLIENTS = 1_000
 PING_INTERVAL: Seconds = 20.0
 CLOSE_TIMEOUT: Seconds = 5.0
+#: How often it is told that clients were let go.
+_TELL_INTERVAL: Seconds = 10.0
+_ONLY_THIS_MACHINE = (
+    "without a token only clients on this machine are let in: "
+    "set HYPERBUS_WEBSOCKET_TOKEN, or HYPERBUS_WEBSOCKET_ACCESS=everybody\n"
+)
 
 
 class WebSocketBroadcaster:
@@ -49,7 +57,8 @@ class WebSocketBroadcaster:
         host: where to listen.
         port: the port to listen on; 0 takes a free one.
         sock: a socket that listens already; instead of `host` and `port`.
-        token: clients have to show it, as `Authorization: Bearer ...` or `?token=...`; "" asks for none.
+        token: clients have to show it, as `Authorization: Bearer ...` or `?token=...`. Without one ("") only clients on
+            this machine are let in; None lets everybody in.
         origins: web origins whose pages may connect, besides those on this machine.
         max_clients: more are refused.
         queue_length: messages that may wait for a client; one that falls further behind is closed (1013).
@@ -65,7 +74,7 @@ class WebSocketBroadcaster:
         port: int = 8765,
         *,
         sock: socket.socket | None = None,
-        token: str = "",
+        token: str | None = "",
         origins: Collection[str] = (),
         max_clients: int = MAX_CLIENTS,
         queue_length: int = QUEUE_LENGTH,
@@ -73,19 +82,25 @@ class WebSocketBroadcaster:
     ) -> None:
         try:
             import websockets.asyncio.server
+
+            from hyperbus.sinks.websocket_connection import connections_through
         except ImportError as error:
             raise MissingExtraError("WebSockets need websockets: pip install 'hyperbus[websocket]'") from error
         self._serve_websockets = websockets.asyncio.server.serve
+        self._connections = connections_through(max_clients)
         self._host = host
         self._wanted_port = port
         self._socket = sock
-        self._token = token.encode()
+        self._token = (token or "").encode()
+        self._only_this_machine = token == ""
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._max_clients = max_clients
         self._queue_length = queue_length
         self._queue_bytes = queue_bytes
         self._clients: set[WebSocketClient] = set()
         self._fell_behind = 0
+        self._let_go = 0
+        self._told_at = float("-inf")
         self._server: Server | None = None
         self._log = get_logger("hyperbus.websocket")
 
@@ -97,7 +112,7 @@ class WebSocketBroadcaster:
             found.host,
             found.websocket_port,
             sock=_inherited_socket(),
-            token=found.websocket_token,
+            token=found.websocket_token or (None if found.websocket_access == "everybody" else ""),
             origins=[origin.strip() for origin in found.websocket_origins.split(",") if origin.strip()],
         )
 
@@ -106,7 +121,7 @@ class WebSocketBroadcaster:
         """The port that is listened on; only between start and stop."""
         if self._server is None:
             raise HyperbusError("the WebSocket server does not run: await start() first")
-        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        port: int = self._server_sockets()[0].getsockname()[1]
         return port
 
     @property
@@ -134,6 +149,7 @@ class WebSocketBroadcaster:
                 self._attend,
                 **place,
                 process_request=self._check,
+                create_connection=self._connections,  # type: ignore[arg-type]  # a factory does
                 server_header=None,
                 compression=None,  # costs more time and memory, a client, than it saves on short messages
                 max_size=MAX_MESSAGE_BYTES,
@@ -145,6 +161,7 @@ class WebSocketBroadcaster:
             )
         except OSError as error:
             raise self._cannot_listen(error) from error
+        self._tell_who_may_come()
 
     def broadcast(self, event_type: str, workflow_id: str | None, body: bytes) -> None:
         """Queue `body`, a JSON envelope, for every client that wants it. Never waits."""
@@ -158,10 +175,9 @@ class WebSocketBroadcaster:
             self._log.warning("clients fell behind and were let go", count=len(behind), total=self._fell_behind)
 
     def broadcast_event(self, event: Event[Any], body: bytes) -> None:
-        """Queue an event, given the bytes of its entry; bytes that are not JSON are written again as JSON."""
+        """Queue an event, given the bytes of its entry; bytes that are no JSON in UTF-8 are written again as that."""
         if self._clients:
-            readable = body if body.startswith(b"{") else msgspec.json.encode(event)
-            self.broadcast(event.type, event.workflow_id, readable)
+            self.broadcast(event.type, event.workflow_id, shown(event, body))
 
     async def stop(self) -> None:
         """Say goodbye to every client (1001) and wait until all of them are gone."""
@@ -170,7 +186,11 @@ class WebSocketBroadcaster:
             server.close()
             await server.wait_closed()
 
-    async def _attend(self, connection: ServerConnection) -> None:
+    def _server_sockets(self) -> Sequence[socket.socket]:
+        return tuple(self._server.sockets) if self._server is not None else ()
+
+    async def _attend(self, accepted: ServerConnection) -> None:
+        connection = cast("BoundedConnection", accepted)
         request = connection.request
         wanted = EventFilter.from_target("/" if request is None else request.path)
         client = WebSocketClient(connection, wanted, queue_length=self._queue_length, queue_bytes=self._queue_bytes)
@@ -182,6 +202,27 @@ class WebSocketBroadcaster:
             await client.serve()
         finally:
             self._clients.discard(client)
+        if connection.overstepped.is_set():
+            self._tell_let_go(connection.why)
+
+    def _tell_let_go(self, why: str) -> None:
+        """Tell of clients that did what they may not, at a bounded rate."""
+        self._let_go += 1
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_INTERVAL:
+            self._told_at = now
+            self._log.warning("a client was let go", reason=why, total=self._let_go)
+
+    def _tell_who_may_come(self) -> None:
+        if self._token or all(_is_this_machine(place.getsockname()) for place in self._server_sockets()):
+            return
+        if self._only_this_machine:
+            self._log.warning(
+                "other machines can reach the WebSocket port, and there is no token: only clients on this machine are "
+                "let in. Set HYPERBUS_WEBSOCKET_TOKEN, or HYPERBUS_WEBSOCKET_ACCESS=everybody"
+            )
+        else:
+            self._log.warning("everybody who reaches the WebSocket port sees every event: there is no token")
 
     def _check(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse a request before it becomes a connection; None lets it pass."""
@@ -190,6 +231,8 @@ class WebSocketBroadcaster:
             return connection.respond(HTTPStatus.FORBIDDEN, "this origin is not in websocket_origins\n")
         if self._token and not self._shows_token(request):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "show the token: Authorization: Bearer TOKEN\n")
+        if self._only_this_machine and not _is_this_machine(connection.remote_address):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, _ONLY_THIS_MACHINE)
         if len(self._clients) >= self._max_clients:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients; try again later\n")
         try:
@@ -235,6 +278,19 @@ def _inherited_socket() -> socket.socket | None:
         return socket.socket(fileno=os.dup(int(number)))  # a copy, so that a restart in this process finds it again
     except (ValueError, OSError) as error:
         raise InvalidSettingError(f"{SOCKET_VARIABLE}={number!r} is not an open socket: {error}") from error
+
+
+def _is_this_machine(address: object) -> bool:
+    """Tell whether a socket's address is one that only this machine reaches."""
+    if not isinstance(address, tuple):
+        return True  # a path of this machine
+    host = str(address[0]).partition("%")[0]
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 def _is_loopback(origin: str) -> bool:

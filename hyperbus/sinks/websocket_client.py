@@ -10,7 +10,7 @@ from hyperbus.errors import InvalidSettingError
 from hyperbus.sinks.event_filter import EventFilter
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import ServerConnection
+    from hyperbus.sinks.websocket_connection import BoundedConnection
 
 #: Close codes of RFC 6455 and its registry.
 POLICY_VIOLATION = 1008
@@ -23,7 +23,7 @@ class WebSocketClient:
     """Queues messages for one connection; a client whose queue is full has fallen behind and is let go."""
 
     def __init__(
-        self, connection: ServerConnection, wanted: EventFilter, *, queue_length: int, queue_bytes: int
+        self, connection: BoundedConnection, wanted: EventFilter, *, queue_length: int, queue_bytes: int
     ) -> None:
         self._connection = connection
         self._wanted = wanted
@@ -51,8 +51,10 @@ class WebSocketClient:
         return True
 
     async def serve(self) -> None:
-        """Send and listen until one of them ends, or the client falls behind; then close."""
-        tasks = [asyncio.create_task(part()) for part in (self._listen, self._send, self._behind.wait)]
+        """Send and listen until one of them ends, or the client falls behind or says too much; then close."""
+        overstepped = self._connection.overstepped
+        parts = (self._listen, self._send, self._behind.wait, overstepped.wait)
+        tasks = [asyncio.create_task(part()) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -61,6 +63,9 @@ class WebSocketClient:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         if tasks[2] in done:
             await self.close(TRY_AGAIN_LATER, "fell behind: read faster or ask for fewer events")
+            return
+        if overstepped.is_set():
+            await self.close(POLICY_VIOLATION, self._connection.why)
             return
         refused = next((result for result in results if isinstance(result, InvalidSettingError)), None)
         if refused is not None:
