@@ -95,14 +95,15 @@ def error_info(error: BaseException) -> tuple[type[BaseException], BaseException
 def place_of(error: BaseException) -> str:
     """Return where in the user's code an exception came from, such as "billing.py:12 in bill"; "" if nobody knows.
 
-    That is the innermost frame that is neither ours nor of an installed package; else the innermost of all.
+    That is the innermost frame that is neither ours nor of an installed package; else the innermost that is not ours.
     """
     try:
         frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(users_traceback(error))]
-        own = [item for item in frames if not _is_installed(item[0].co_filename)]
-        if not frames:
+        foreign = [item for item in frames if not item[0].co_filename.startswith(_LEADING)]
+        own = [item for item in foreign if not _is_installed(item[0].co_filename)]
+        if not foreign:
             return ""
-        code, line = (own or frames)[-1]
+        code, line = (own or foreign)[-1]
     except BaseException:  # noqa: BLE001 - see above
         return ""
     return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
@@ -123,15 +124,16 @@ def _cut_all(told: traceback.TracebackException) -> None:
     while left and looked_at < _MOST_LINKED:
         one = left.pop()
         looked_at += 1
-        one.stack = _cut(one.stack)
+        one.stack = _cut(one.stack, keep=not issubclass(one.exc_type or Exception, SyntaxError))
         linked = (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
         left += [link for link in linked if link is not None]
 
 
-def _cut(stack: traceback.StackSummary) -> traceback.StackSummary:
+def _cut(stack: traceback.StackSummary, *, keep: bool) -> traceback.StackSummary:
+    """Return the frames from the user's first one on; if there is none, all of them, or none."""
     first = next((at for at, frame in enumerate(stack) if not frame.filename.startswith(_LEADING)), None)
     if first is None:
-        return stack
+        return stack if keep else traceback.StackSummary()
     return traceback.StackSummary.from_list(
         [frame for frame in stack[first:] if not frame.filename.startswith(_BETWEEN)]
     )

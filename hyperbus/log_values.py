@@ -94,7 +94,7 @@ def _plain(value: object) -> str:
 def _quoted(text: str) -> str:
     if text and not re.search(r"[\s\"=]", text):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if '"' in text else f'"{text}"'
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def _logfmt_key(key: str) -> str:

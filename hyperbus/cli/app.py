@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Annotated
 
@@ -41,9 +42,15 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments or ["--help"], prog_name="hyperbus", standalone_mode=False)
     except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None  # the parser ends with 1 for it
         return ended.code if isinstance(ended.code, int) else 1
     except typer.Abort:
         return 130
+    except ExceptionGroup as group:
+        if group.subgroup(BrokenPipeError) is None:
+            raise
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the output") from None
     except Exception as error:
         wrong = _usage_error(error)
         if wrong is None:

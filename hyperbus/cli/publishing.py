@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
+import errno
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +13,18 @@ from typing import Any
 import msgspec
 
 from hyperbus.bus import Bus
-from hyperbus.errors import ConsumersNotFoundError, EncodeError
+from hyperbus.clock import SystemClock
+from hyperbus.errors import EncodeError, HyperbusError
 from hyperbus.event.data import check_type, event_types
 from hyperbus.event.envelope import Event
 from hyperbus.event.json_text import json_text
 from hyperbus.observability.logs import configure_logs
 from hyperbus.publisher.durability import read_durability
 from hyperbus.settings import Settings
+from hyperbus.supervisor.worker_process.loading import import_failure, load_module
+
+#: How often `tail` looks whether anybody still reads, in seconds.
+_LOOK_AT_READER = 0.5
 
 
 async def publish_once(
@@ -56,6 +63,37 @@ async def publish_once(
 async def print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:
     """Print events as JSON lines until interrupted, or `count` were printed."""
     configure_logs(settings.log_level, settings.log_format)
+    printing = asyncio.create_task(_print_events(patterns, settings, history=history, count=count))
+    watching = asyncio.create_task(_until_nobody_reads())
+    try:
+        await asyncio.wait((printing, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        printing.cancel()
+        watching.cancel()
+        await asyncio.wait((printing, watching))
+    if not printing.cancelled():
+        printing.result()
+    elif not watching.cancelled():
+        watching.result()
+
+
+async def _until_nobody_reads() -> None:
+    """Wait until the other end of standard output is closed; that shows nowhere else before the next event.
+
+    Raises:
+        BrokenPipeError: it is closed.
+    """
+    poll, clock = select.poll(), SystemClock()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError, AttributeError):
+        await asyncio.Event().wait()  # there is no such thing here
+    while not any(seen & (select.POLLERR | select.POLLHUP) for _, seen in poll.poll(0)):
+        await clock.sleep(_LOOK_AT_READER)
+    raise BrokenPipeError(errno.EPIPE, "nobody reads the output")
+
+
+async def _print_events(patterns: Sequence[str], settings: Settings, *, history: bool, count: int | None) -> None:
     async with Bus(settings=settings) as bus:
         after = None if history else f"{int(await bus.transport.records.server_time() * 1000)}-0"
         printed = 0
@@ -83,9 +121,11 @@ def _check(event_type: str, data: dict[str, Any], module: str | None) -> Any:
         return data
     sys.path.insert(0, str(Path.cwd()))
     try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ConsumersNotFoundError(f"there is no module {module!r} here: {error}") from error
+        load_module(module)
+    except HyperbusError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise import_failure(error) from error
     declared = event_types().get(event_type)
     if declared is None:
         raise EncodeError(f"{module} declares no event type {event_type!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,13 +16,14 @@ import structlog
 from hyperbus.background import keep_running
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
-from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError, PortInUseError
+from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError
 from hyperbus.settings import DEFAULT_URL, Settings
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.limit_enforcer import LimitEnforcer
 from hyperbus.supervisor.limits import Limits
 from hyperbus.supervisor.messages import Inspected, Orders
 from hyperbus.supervisor.metrics_folder import MetricsFolder
+from hyperbus.supervisor.port import in_url, listen
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.restart_policy import RestartPolicy
 from hyperbus.supervisor.rollout import Rollout
@@ -142,15 +142,15 @@ class Supervisor:
         self._slots = [Slot(launcher, self._state, self._restart_policy) for _ in range(self._count)]
         pages = StatusPages(launcher, self._slots, bus, metrics, hung_after=self.settings.hung_after)
         await stack.enter_async_context(pages.serving(self.settings.host, self.settings.http_port))
-        self.http_port = pages.port
+        self.http_port, host = pages.port, in_url(self.settings.host)
         self._log.info(
             "supervising",
             consumers=len(inspected.consumers),
             processes=self._count,
             loop=loop,
             server=bus.transport.description,
-            metrics=f"http://{self.settings.host}:{pages.port}/metrics",
-            **({"websocket": f"ws://{self.settings.host}:{self.websocket_port}"} if self.websocket_port else {}),
+            metrics=f"http://{host}:{pages.port}/metrics",
+            **({"websocket": f"ws://{host}:{self.websocket_port}"} if self.websocket_port else {}),
         )
         await self._keep_all(launcher)
 
@@ -172,14 +172,7 @@ class Supervisor:
 
     def _bind_websocket(self, stack: AsyncExitStack) -> int:
         """Listen for WebSocket clients; return the socket's descriptor."""
-        host, port = self.settings.host, self.settings.websocket_port
-        try:
-            listening = socket.create_server((host, port), backlog=128, reuse_port=False)
-        except OSError as error:
-            raise PortInUseError(
-                f"cannot listen for WebSocket clients on {host}:{port}: {error.strerror or error}; "
-                f"say --websocket-port 0 for a free one"
-            ) from error
+        listening = listen(self.settings.host, self.settings.websocket_port)
         stack.callback(listening.close)
         self.websocket_port = listening.getsockname()[1]
         return listening.fileno()

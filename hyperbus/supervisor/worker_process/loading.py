@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from hyperbus.declaration.consumer import ATTRIBUTE, check_declarations, declaration_of
-from hyperbus.errors import ConsumersNotFoundError
+from hyperbus.error_text import describe, place_of
+from hyperbus.errors import ConsumersNotFoundError, HyperbusError
 
 
 def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> list[object]:
@@ -40,7 +41,13 @@ def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> lis
     return found
 
 
-def _import(name: str) -> Iterator[ModuleType]:
+def load_module(name: str) -> ModuleType:
+    """Import a module by its name.
+
+    Raises:
+        ConsumersNotFoundError: there is no such module, or the name cannot be one's.
+        Exception: whatever its code raised; `import_failure` puts that into words.
+    """
     if name.endswith(".py") or "/" in name:
         raise ConsumersNotFoundError(f"{name!r} is a path; give the module's name, as in `import`: {_as_module(name)}")
     if not all(part.isidentifier() for part in name.split(".")):
@@ -48,17 +55,27 @@ def _import(name: str) -> Iterator[ModuleType]:
             f"{name!r} cannot be a module; give its name, as in `import`: my_project.consumers"
         )
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ConsumersNotFoundError(
                 f"there is no module {name!r} here ({Path.cwd()}) or among the installed packages"
             ) from error
         raise
+
+
+def _import(name: str) -> Iterator[ModuleType]:
+    module = load_module(name)
     yield module
-    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
+    for info in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}.", onerror=lambda _name: None):
         if info.name.rpartition(".")[2] != "__main__":  # importing it would run the program
-            yield importlib.import_module(info.name)
+            yield load_module(info.name)
+
+
+def import_failure(error: BaseException) -> HyperbusError:
+    """Return the error that a failed import stands for: what was raised, and where in the user's code."""
+    place = place_of(error)
+    return HyperbusError(f"importing failed: {describe(error)}{f' ({place})' if place else ''}")
 
 
 def _declared_in(module: ModuleType) -> Iterable[object]:

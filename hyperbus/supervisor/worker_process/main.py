@@ -11,15 +11,16 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from hyperbus.background import BackgroundTasks
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import declaration_of
+from hyperbus.error_text import describe, error_info, place_of
 from hyperbus.errors import DrainTimeoutError, HyperbusError
 from hyperbus.event.data import event_types
+from hyperbus.logger import get_logger
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.standard_streams import guard_standard_streams
@@ -31,7 +32,7 @@ from hyperbus.supervisor.waiting import until_first
 from hyperbus.supervisor.worker_process.counts_file import count_in_safe_files
 from hyperbus.supervisor.worker_process.event_loop import chosen_loop, loop_factory
 from hyperbus.supervisor.worker_process.garbage_collector import calm_collector
-from hyperbus.supervisor.worker_process.loading import load_consumers
+from hyperbus.supervisor.worker_process.loading import import_failure, load_consumers
 from hyperbus.supervisor.worker_process.orphan_watchdog import end_without_supervisor
 from hyperbus.supervisor.worker_process.server_fault import is_server_at_fault
 from hyperbus.transport import Transport
@@ -48,7 +49,7 @@ _WEBSOCKET_SINK = "hyperbus.sinks.websocket"
 
 def main(*, registry: CollectorRegistry = REGISTRY) -> int:
     """Run a worker process, which counts in `registry`; return its exit code. The orders come on standard input."""
-    report = _reporter(int(os.environ.pop(REPORT_FD)))
+    report, log = _reporter(int(os.environ.pop(REPORT_FD))), get_logger("hyperbus.supervisor")
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     os.environ.update(to_environment(orders.settings))  # sinks of the user's consumers load their settings from there
     configure_logs(orders.settings.log_level, orders.settings.log_format)
@@ -58,12 +59,10 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
         bound_allocations(orders.settings.max_rss)
         end_without_supervisor(sys.stdin.fileno(), orders.settings.drain_timeout)
     try:
-        consumers = load_consumers(orders.modules, folder=Path(orders.folder))
         if orders.only_inspect:
-            event_types()  # two classes with one type are told before anything runs
-            names = tuple(declaration_of(consumer).name for consumer in consumers)
-            report(Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules))
+            report(_inspect(orders))
             return 0
+        consumers = load_consumers(orders.modules, folder=Path(orders.folder))
         with asyncio.Runner(loop_factory=loop_factory(chosen_loop(orders.settings.loop))) as runner:
             runner.run(
                 work(consumers, orders.settings, report, registry=registry, wait_for_server=orders.wait_for_server)
@@ -71,12 +70,32 @@ def main(*, registry: CollectorRegistry = REGISTRY) -> int:
     except HyperbusError as error:
         _report_failure(report, error, error.exit_code)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - a consumer is a user's code
-        structlog.get_logger("hyperbus.supervisor").exception("a consumer ended its process")
+    except Exception as error:
+        words, at, info = describe(error), place_of(error), error_info(error)
+        log.error("a consumer ended its process", error=words, at=at, exc_info=info)  # noqa: TRY400 - the same
         if is_server_at_fault(error):
             _report_failure(report, error, HyperbusError.exit_code)
         return HyperbusError.exit_code
     return 0
+
+
+def _inspect(orders: Orders) -> Inspected:
+    """Look at the modules, before anything runs.
+
+    Raises:
+        HyperbusError: they cannot be used; what an import raised is in the log, with its traceback.
+    """
+    try:
+        consumers = load_consumers(orders.modules, folder=Path(orders.folder))
+    except HyperbusError:
+        raise
+    except (Exception, SystemExit) as error:
+        log = get_logger("hyperbus.supervisor")
+        log.error("a module cannot be imported", exc_info=error_info(error))  # noqa: TRY400 - without our own frames
+        raise import_failure(error) from error
+    event_types()  # two classes with one type are told before anything runs
+    names = tuple(declaration_of(consumer).name for consumer in consumers)
+    return Inspected(consumers=names, needs_websocket=_WEBSOCKET_SINK in sys.modules)
 
 
 async def work(
@@ -168,7 +187,7 @@ class _State:
         self.bus: Bus | None = None
         self.ready = False
         self._waits = False
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
         self._lost: set[str] = set()
         self._failing: set[str] = set()
         self.workers: set[str] = set()
@@ -266,7 +285,7 @@ def _read_end(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         if not stopped.is_set():
-            structlog.get_logger("hyperbus.supervisor").warning("the supervisor is gone: draining")
+            get_logger("hyperbus.supervisor").warning("the supervisor is gone: draining")
             stopped.set()
 
 

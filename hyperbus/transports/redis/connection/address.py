@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import InvalidSettingError
+from hyperbus.log_values import visible
 
 #: What redis-py opens for us.
 Opened = redis_py.Connection | redis_py.SSLConnection | redis_py.UnixDomainSocketConnection
@@ -35,6 +36,7 @@ class Address:
         """
         self.description = _describe(url)
         self._connect_timeout = connect_timeout
+        _check_login(url, self.description)
         try:
             options: dict[str, Any] = dict(redis_py.parse_url(url))
         except ValueError as error:
@@ -74,29 +76,56 @@ class Address:
         try:
             self.connection()
         except Exception as error:  # noqa: BLE001 - whatever redis-py makes of a bad option
-            raise InvalidSettingError(f"{self.description} has an option that cannot be used: {error}") from None
+            raise InvalidSettingError(
+                f"{self.description} has an option that cannot be used: {_safe(error, url)}"
+            ) from None
+
+
+def _check_login(url: str, description: str) -> None:
+    """Check that user and password end where a reader of URLs takes them to end.
+
+    Raises:
+        InvalidSettingError: they hold a character that ends them before their @.
+    """
+    if any(character in _login_and_place(url)[0] for character in "/?#"):
+        quoted = ", ".join(f"%{ord(character):02X} for {character}" for character in "/?#@%")
+        raise InvalidSettingError(
+            f"{description}: the user name or the password holds a character that has a meaning in URLs; write {quoted}"
+        )
+
+
+def _login_and_place(url: str) -> tuple[str, str]:
+    """Return what stands before the @ of a URL and what behind, whatever characters a password holds unquoted."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "unix" and rest.startswith("/"):
+        return "", rest
+    head, _, query = rest.partition("?")
+    names = [option.partition("=")[0] for option in query.split("&")]
+    if "@" in query and not all(name in _OPTIONS or name.startswith("ssl_") for name in names):
+        login, _, place = rest.rpartition("@")  # the ? was no beginning of options
+        return login, place
+    login, _, place = head.rpartition("@")
+    return login, place
 
 
 def _describe(url: str) -> str:
     """Return a URL without its secrets; as little as its scheme where the rest cannot be read."""
+    scheme, place = url.partition("://")[0], _login_and_place(url)[1]
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(f"{scheme}://{place}")
         port = parts.port
     except ValueError:
-        return f"{url.split(':', 1)[0]}://..."
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
+        return f"{scheme}://..."
+    if scheme == "unix":
+        return f"unix://{visible(parts.path)}"
     host = parts.hostname or "localhost"
     host = f"[{host}]" if ":" in host else host
     path = parts.path if parts.path.strip("/") else ""
-    return f"{parts.scheme}://{host}:{port or 6379}{path}"
+    return visible(f"{scheme}://{host}:{port or 6379}{path}")
 
 
-def _safe(error: ValueError, url: str) -> str:
-    """Return what an error says, unless it quotes the URL or a part of it that could be secret."""
-    text = str(error)
-    return (
-        text
-        if "://" not in url or "@" not in url
-        else "check its user, password, host and port (quote special characters)"
-    )
+def _safe(error: Exception, url: str) -> str:
+    """Return what an error says, unless the URL has secrets, of which it could quote a part."""
+    if "@" not in url and "?" not in url:
+        return str(error)
+    return "check its user, password, host, port and options (quote special characters)"
