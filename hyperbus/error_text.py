@@ -65,7 +65,7 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
     Of a long one the middle is left out: it begins in the user's code, and its end says what was wrong.
     """
     try:
-        told = traceback.TracebackException(type(error), error, error.__traceback__)
+        told = traceback.TracebackException(type(error), error, _trace_of(error))
         _cut_all(told)
         text = "".join(told.format())
     except BaseException:  # noqa: BLE001 - see above
@@ -79,7 +79,7 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
 def users_traceback(error: BaseException) -> TracebackType | None:
     """Return an exception's own traceback, beginning with the first frame of the user's code; all of it if none is."""
     try:
-        whole = found = error.__traceback__
+        whole = found = _trace_of(error)
         while found is not None and found.tb_frame.f_code.co_filename.startswith(_LEADING):
             found = found.tb_next
     except BaseException:  # noqa: BLE001 - see above
@@ -88,7 +88,14 @@ def users_traceback(error: BaseException) -> TracebackType | None:
 
 
 def error_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """Return what a logger takes as `exc_info`, with the traceback from the user's code on."""
+    """Return what a logger takes as `exc_info`, with the traceback from the user's code on.
+
+    A logger looks at the exception: one that does not bear that is told of by another one in its place.
+    """
+    try:
+        "".join(traceback.TracebackException(type(error), error, None, compact=True).format())
+    except BaseException:  # noqa: BLE001 - see above
+        return RuntimeError, RuntimeError(f"{describe(error)} (no more of it can be shown)"), users_traceback(error)
     return type(error), error, users_traceback(error)
 
 
@@ -107,6 +114,12 @@ def place_of(error: BaseException) -> str:
     except BaseException:  # noqa: BLE001 - see above
         return ""
     return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+
+
+def _trace_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback that was kept; `error.__traceback__` may be the user's code."""
+    trace: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    return trace
 
 
 def _begin(text: str, limit: int) -> str:

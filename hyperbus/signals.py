@@ -14,6 +14,7 @@ import msgspec
 
 from hyperbus.clock import Seconds
 from hyperbus.error_text import describe, error_info, repr_of
+from hyperbus.interruption import is_from_signal
 from hyperbus.logger import get_logger
 
 #: How often a failing listener is told of in so many seconds.
@@ -310,10 +311,14 @@ class Announcer:
         for listener in tuple(self._listeners):  # a listener may remove itself
             try:
                 listener(signal)
-            except Exception as error:  # noqa: BLE001 - a listener is a user's code
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if is_from_signal(error):
+                    raise
                 self._tell(listener, error)
 
-    def _tell(self, listener: Listener, error: Exception) -> None:
+    def _tell(self, listener: Listener, error: BaseException) -> None:
         """Log that a listener failed; of one that fails again and again, ten times in a while, and how often it was."""
         now = time.monotonic()
         began, times = self._failing.get(id(listener), (now, 0))

@@ -58,7 +58,8 @@ def _no_key(_event: Event[Any]) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    # an instance of a subclass of `str` would go on answering for itself, as a key among others
+    return None if value is None else str.__getitem__(str(value), slice(None))
 
 
 def _as_text(function: Callable[[Event[Any]], Any]) -> KeyOf:

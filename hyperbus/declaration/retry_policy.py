@@ -83,10 +83,9 @@ def policy_for(error: BaseException, retry: Backoff | Policies) -> Backoff | Non
     """
     if isinstance(retry, Backoff):
         return retry
-    for kind in type(error).__mro__:
-        if kind in retry:
-            policy = retry[kind]
-            break
-    else:
+    kinds = type(error).__mro__
+    try:
+        policy = retry.get(next((kind for kind in kinds if kind in retry), Exception), _DEFAULT)
+    except BaseException:  # noqa: BLE001 - looking a class up asks its metaclass, which is a user's code too
         policy = retry.get(Exception, _DEFAULT)
-    return _DEFAULT if policy is None and isinstance(error, Retry) else policy
+    return _DEFAULT if policy is None and issubclass(type(error), Retry) else policy

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, Protocol
 
 import msgspec
 
+from hyperbus.error_text import describe, message_of
 from hyperbus.errors import DecodeError, EncodeError
 from hyperbus.event.envelope import Event
+from hyperbus.interruption import is_from_signal
 
 
 class Codec(Protocol):
@@ -58,16 +62,45 @@ class Decoder(Protocol):
         ...
 
 
+#: What of an envelope is a time.
+_TIMES = ("timestamp", "deadline")
+
+
 class _Decoder:
-    def __init__(self, decoder: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]) -> None:
-        self.quickly: Callable[[bytes], Event[Any]] = decoder.decode
+    def __init__(self, form: ModuleType, data_type: Any) -> None:
+        self.quickly: Callable[[bytes], Event[Any]] = form.Decoder(Event[data_type]).decode
+        self._form: Any = form
 
     def decode(self, body: bytes) -> Event[Any]:
         try:
-            event = self.quickly(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DecodeError(f"not an event: {error}") from error
-        return event
+            return self._decode(body)
+        except BaseException as error:  # a user's class takes part: its `__post_init__`, the defaults of its fields
+            if is_from_signal(error):
+                raise
+            raise DecodeError(f"not an event: {message_of(error) or describe(error)}") from error
+
+    def _decode(self, body: bytes) -> Event[Any]:
+        try:
+            return self.quickly(body)
+        except msgspec.ValidationError:
+            try:
+                zoned = self._with_zones(body)
+            except msgspec.MsgspecError:
+                zoned = None  # no envelope at all: the first error says what is wrong
+            if zoned is None:
+                raise
+        return self.quickly(zoned)
+
+    def _with_zones(self, body: bytes) -> bytes | None:
+        """Return an envelope whose times have a zone, UTC where they had none; None: they all had."""
+        form, found = self._form, False
+        envelope = form.decode(body, type=dict[str, msgspec.Raw])
+        for name in _TIMES:
+            if name in envelope:
+                time = form.decode(envelope[name], type=datetime | None)
+                if time is not None and time.tzinfo is None:
+                    envelope[name], found = msgspec.Raw(form.encode(time.replace(tzinfo=UTC))), True
+        return bytes(form.encode(envelope)) if found else None
 
 
 class JsonCodec:
@@ -95,7 +128,7 @@ class JsonCodec:
 
     def decoder(self, data_type: Any) -> Decoder:
         """Return a reader of JSON events whose data is a `data_type`."""
-        return _Decoder(msgspec.json.Decoder(Event[data_type]))
+        return _Decoder(msgspec.json, data_type)
 
 
 class MessagePackCodec:
@@ -123,7 +156,7 @@ class MessagePackCodec:
 
     def decoder(self, data_type: Any) -> Decoder:
         """Return a reader of MessagePack events whose data is a `data_type`."""
-        return _Decoder(msgspec.msgpack.Decoder(Event[data_type]))
+        return _Decoder(msgspec.msgpack, data_type)
 
 
 _UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)

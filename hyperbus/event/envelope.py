@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -79,6 +79,10 @@ class EventMeta(msgspec.StructMeta):
             return super().__call__(**fields)
 
 
+#: A time as it is decoded: with its zone. The codecs read one without a zone as UTC.
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, omit_defaults=True, gc=False):
     """One event: its data, and the envelope that travels with it.
 
@@ -102,14 +106,14 @@ class Event(msgspec.Struct, Generic[DataT], metaclass=EventMeta, kw_only=True, o
     id: str
     type: str
     workflow_id: str | None = None
-    timestamp: datetime
+    timestamp: Time
     source_agent: str | None = None
     to: str | None = None
     version: int | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
     reply_to: str | None = None
-    deadline: datetime | None = None
+    deadline: Time | None = None
     traceparent: str | None = None
     tracestate: str | None = None
     data: DataT

@@ -64,7 +64,8 @@ class FailureLog:
         kind = (_who(failed), name_of(failed.error), "" if asked else place_of(failed.error))
         if self._full >= 1 or (self._full > -_MOST_NEW and self._is_new(kind)):
             trace = traceback_of(failed.error, MAX_VALUE_LENGTH)
-            has_trace = "\n" in trace.strip() and not (asked and failed.error.__cause__ is None)
+            cause = vars(BaseException)["__cause__"].__get__(failed.error)
+            has_trace = "\n" in trace.strip() and not (asked and cause is None)
             self._full -= max(1.0, trace.count("\n") / _LINES_OF_ONE) if has_trace else 0.5
             self._tell(failed, kind, with_trace=has_trace)
         elif self._short >= 1:

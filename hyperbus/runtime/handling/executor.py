@@ -11,7 +11,7 @@ from hyperbus.event.envelope import Event
 from hyperbus.runtime.handling.batch_collector import BatchCollector
 from hyperbus.runtime.handling.deliveries import Deliveries
 from hyperbus.runtime.handling.fast_lane import FastLane, TimeSlice
-from hyperbus.runtime.handling.handler import Handler
+from hyperbus.runtime.handling.handler import Handler, whole
 from hyperbus.runtime.handling.running_handlers import RunningHandlers
 from hyperbus.runtime.handling.settlement import Settlement
 from hyperbus.runtime.in_flight.decoder import EventDecoder
@@ -98,10 +98,10 @@ class Executor:
         while not inbox.closed:
             if fast is not None:
                 await fast.run(clean)
-            received = inbox.take() if _is_clean(task, clean) else None
+            received = inbox.take() if self._is_clean(task, clean) else None
             if received is not None:
                 await self._dispatch(received, number)
-            if not _is_clean(task, clean):
+            if not self._is_clean(task, clean):
                 if not self._running.cut_off():
                     self._start_lane(lanes, number)
                 return
@@ -174,8 +174,8 @@ class Executor:
             return
         try:
             key = self._order.key_of(event) if self._order is not None else None
-        except Exception as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
-            self._settlement.failed(received, event, error)
+        except BaseException as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
+            self._settlement.failed(received, event, self._running.failure(error))
             return
         if key is not None and self._order is not None and not self._order.begin(key, received):
             return
@@ -183,12 +183,12 @@ class Executor:
             await self._settlement.guarantee.before([received])
             await self._leave_alone(received)
         delivery = self._deliveries.of(received, event) if self._wants_delivery else None
-        monotonic, began = self._running.monotonic, self._running.began
+        monotonic, began, born = self._running.monotonic, self._running.began, event.timestamp.timestamp()
         started = began[number] = monotonic()
         _, failure = await self._call(event, delivery)
         ended = monotonic()
         began[number] = 0.0
-        is_over = self._settlement.handled(received, event, failure, ended - started, ended)
+        is_over = self._settlement.handled(received, event, born, failure, ended - started, ended)
         if key is not None and is_over:
             self._begin_following(key)
 
@@ -221,12 +221,13 @@ class Executor:
         if self._acks_first:
             await self._settlement.guarantee.before(batch)
         await self._leave_alone(batch[0])
+        born = [event.timestamp.timestamp() for event in events]  # before the handler has them, which may change them
         monotonic, began = self._running.monotonic, self._running.began
         started = began[number] = monotonic()
         result = await self._call(list(events), deliveries)
         ended = monotonic()
         began[number] = 0.0
-        self._settlement.handled_batch(batch, events, result, ended - started, ended)
+        self._settlement.handled_batch(batch, events, born, result, ended - started, ended)
 
     def _decode_each(self, batch: list[Received]) -> tuple[list[Received], list[Event[Any]]]:
         """Return what can be read of a batch, and the events; the rest ends here."""
@@ -246,11 +247,15 @@ class Executor:
     async def _call(self, event: Any, delivery: Any) -> tuple[Any, BaseException | None]:
         """Await the handler; return what it returned and what it raised. User code may fail, a lane may not."""
         try:
-            return await self._handler.with_delivery(event, delivery), None
-        except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001
+            returned = await self._handler.with_delivery(event, delivery)
+            return (None if returned is None else await whole(returned)), None
+        except BaseException as error:  # noqa: BLE001
             return None, self._running.failure(error)
 
-
-def _is_clean(task: asyncio.Task[Any], clean: contextvars.Context) -> bool:
-    """Tell whether the last handler left the lane's task as it was."""
-    return not task.cancelling() and contextvars.copy_context() == clean
+    def _is_clean(self, task: asyncio.Task[Any], clean: contextvars.Context) -> bool:
+        """Tell whether the last handler left the lane's task as it was."""
+        try:
+            return not task.cancelling() and contextvars.copy_context() == clean
+        except BaseException as error:  # noqa: BLE001 - what it left there may not be comparable
+            self._running.failure(error)
+            return False

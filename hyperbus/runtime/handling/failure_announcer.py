@@ -45,8 +45,8 @@ class FailureAnnouncer:
             stream=received.stream,
             entry_id=received.id.decode(),
             event_type=received.event_type,
-            event_id=None if event is None else event.id,
-            workflow_id=None if event is None else event.workflow_id,
+            event_id=getattr(event, "id", None),  # its handler may have changed it, or taken it apart
+            workflow_id=getattr(event, "workflow_id", None),
             tries=received.tries,
             most_tries=None if tries_once or policy is None else policy.tries,
             cause=_cause(error, outcome),
@@ -60,6 +60,6 @@ class FailureAnnouncer:
 def _cause(error: BaseException, outcome: Outcome) -> Literal["raised", "retry", "reject", "undecodable", "poison"]:
     if isinstance(outcome, DeadLettered) and outcome.reason in ("undecodable", "poison"):
         return "undecodable" if outcome.reason == "undecodable" else "poison"
-    if isinstance(error, Retry):
+    if issubclass(type(error), Retry):
         return "retry"
-    return "reject" if isinstance(error, Reject) else "raised"
+    return "reject" if issubclass(type(error), Reject) else "raised"

@@ -9,7 +9,7 @@ from typing import Any
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import DecodeError
 from hyperbus.event.envelope import Event
-from hyperbus.runtime.handling.handler import Handler
+from hyperbus.runtime.handling.handler import Handler, whole
 from hyperbus.runtime.handling.running_handlers import RunningHandlers
 from hyperbus.runtime.handling.settlement import Settlement
 from hyperbus.runtime.in_flight.decoder import EventDecoder
@@ -83,12 +83,12 @@ class FastLane:
         context not `clean`.
         """
         inbox, settlement, isolation, decode = self._inbox, self._settlement, self._isolation, self._decoder.decode_many
-        handle, monotonic, began, lane = self._handle, self._running.monotonic, self._running.began, self._lane
+        handle, running, lane, is_clean = self._handle, self._running, self._lane, True
+        monotonic, began, size = running.monotonic, running.began, self._size
         # these lists are the settlement's own: a call an event would be felt
         done, seconds, latencies = settlement.done, settlement.seconds, settlement.latencies
         task, context, time_slice = asyncio.current_task(), contextvars.copy_context, self._time_slice
         assert task is not None
-        size, is_clean = self._size, True
         while is_clean and not isolation.wanted and (taken := inbox.take_more(size)):
             events, rounds = decode(taken) or self._decode_first(taken), settlement.rounds
             if len(taken) > 1:
@@ -98,32 +98,40 @@ class FastLane:
                 if not taken:
                     break
                 received = taken.pop()
+                born = event.timestamp.timestamp()  # before the handler has the event, which it may change
                 started = began[lane] = ended
                 failure: BaseException | None = None
                 try:
-                    await handle(event)
-                except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - user code may fail, a lane may not
-                    failure = self._running.failure(error)
+                    if (returned := await handle(event)) is not None:
+                        await whole(returned)
+                except BaseException as error:  # noqa: BLE001 - user code may fail, a lane may not
+                    failure = running.failure(error)
                 ended = monotonic()
                 if failure is None and done:
                     done.append(received)
                     seconds.append(ended - started)
-                    latencies.append(ended + settlement.epoch - event.timestamp.timestamp())
+                    latencies.append(ended + settlement.epoch - born)
                 else:
-                    settlement.handled(received, event, failure, ended - started, ended)
-                if task.cancelling() or context() != clean:  # next to free: contexts compare by identity first
-                    is_clean = False
+                    settlement.handled(received, event, born, failure, ended - started, ended)
+                try:
+                    is_clean = not task.cancelling() and context() == clean  # next to free: identity comes first
+                except BaseException as error:  # noqa: BLE001 - what the handler left there may not be comparable
+                    is_clean = running.failure(error) is None
+                if not is_clean:
                     break
                 if ended >= time_slice.ends:
                     began[lane] = 0.0  # a suspect that waits for handlers to end must not wait for this one
                     await time_slice.end()
             began[lane] = 0.0
-            if taken:
-                self._requeue(taken)
-                size = max(1, size // 2)
-            else:
-                size = min(2 * size, MOST) if settlement.rounds == rounds else 1
+            size = self._size_after(size, taken, went_through=settlement.rounds == rounds)
         self._size = size
+
+    def _size_after(self, size: int, left: list[Received], *, went_through: bool) -> int:
+        """Requeue what is left of those that were taken; return how many to take next."""
+        if left:
+            self._requeue(left)
+            return max(1, size // 2)
+        return min(2 * size, MOST) if went_through else 1
 
     def _decode_first(self, taken: list[Received]) -> list[Event[Any]]:
         """Return the first event, if it can be decoded; the rest is requeued."""

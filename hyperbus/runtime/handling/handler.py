@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NamedTuple
 
 from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration
 from hyperbus.declaration.middleware import Handle, compose
+from hyperbus.errors import DeclarationError
+
+#: How often what a handler returned may turn out, once awaited, to be something else to await.
+_MOST_AWAITED = 10
 
 
 def handler_threads(declaration: Declaration) -> ThreadPoolExecutor | None:
@@ -38,7 +44,9 @@ def handler_of(target: Any, declaration: Declaration, threads: ThreadPoolExecuto
     """Return the handler of a decorated function, or of an instance of a decorated class."""
     # `handle` is looked up by name: `Consumer` does not declare it, so that an override may take less
     call: Callable[..., Any] = getattr(target, "handle") if isinstance(target, Consumer) else target  # noqa: B009
-    handle = compose(_adapted(call, declaration, threads), declaration.middleware)
+    handle = _adapted(call, declaration, threads)
+    if declaration.middleware:
+        handle = compose(_completed(handle), declaration.middleware)
     if threads is None and declaration.timeout is None and not declaration.middleware:
         # nothing is around it, and most are like that: a call less for every event
         return Handler(declaration, handle, call)
@@ -54,7 +62,14 @@ def _adapted(call: Callable[..., Any], declaration: Declaration, threads: Thread
     async def in_thread(event: Any, delivery: Any) -> Any:
         arguments = (event, delivery) if wants_delivery else (event,)
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(call, *arguments))
+        running = asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(_tried, call, arguments))
+        returned, error = await running
+        if error is None:
+            return returned
+        try:
+            raise error
+        finally:
+            del error  # which holds this frame
 
     return in_thread if declaration.timeout is None else _limited(in_thread, declaration.timeout)
 
@@ -65,10 +80,49 @@ def _limited(handle: Handle, timeout: Seconds) -> Handle:
     async def limited(event: Any, delivery: Any) -> Any:
         try:
             async with asyncio.timeout(timeout) as limit:
-                return await handle(event, delivery)
+                return await whole(await handle(event, delivery))
         except TimeoutError as error:
             if limit.expired():
                 raise TimeoutError(f"the handler took longer than its timeout of {timeout:g} s") from error
             raise
 
     return limited
+
+
+def _completed(handle: Handle) -> Handle:
+    """Return a handler that is over when it returns, whatever it returns."""
+
+    async def completed(event: Any, delivery: Any) -> Any:
+        return await whole(await handle(event, delivery))
+
+    return completed
+
+
+def _tried(call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Return what a call in a thread returned and what it raised: not every exception can be put into a future."""
+    try:
+        return call(*arguments), None
+    except BaseException as error:  # noqa: BLE001 - it is raised again, on the event loop
+        return None, error
+
+
+async def whole(returned: Any) -> Any:
+    """Return what a handler returned in the end: what can be awaited is awaited first, be it a coroutine or a future.
+
+    Raises:
+        DeclarationError: it is a generator, of which nothing has run.
+        BaseException: what was awaited raised it.
+    """
+    for _ in range(_MOST_AWAITED):
+        kind = type(returned)
+        if issubclass(kind, Future):
+            returned = await asyncio.wrap_future(returned)
+        elif hasattr(kind, "__await__") or (kind is GeneratorType and inspect.isawaitable(returned)):
+            returned = await returned
+        else:
+            break
+    if issubclass(type(returned), GeneratorType | AsyncGeneratorType):
+        raise DeclarationError(
+            "the handler returned a generator, of which nothing has run: let it await, or loop, and return None"
+        )
+    return returned

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from hyperbus.clock import Clock, Seconds
+from hyperbus.interruption import is_from_signal
 
 
 class RunningHandlers:
@@ -38,10 +39,24 @@ class RunningHandlers:
         return self._lanes is not None and self._lanes.cancelling() > 0
 
     def failure(self, error: BaseException) -> BaseException:
-        """Return what a handler raised, unless it is that all lanes are to end now: then raise it.
+        """Return what a user's code raised, unless it is that all lanes, or the program, are to end now: then raise it.
 
-        Else something inside the handler was cancelled, or the handler cancelled its own task.
+        Whatever else it is, `SystemExit` and `KeyboardInterrupt` included, is the failure of a delivery. Of a
+        `CancelledError`: something inside the handler was cancelled, or the handler cancelled its own task.
         """
-        if isinstance(error, asyncio.CancelledError) and self.cut_off():
+        kind = type(error)  # not `isinstance`: that asks the exception itself, which may answer anything
+        if issubclass(kind, asyncio.CancelledError) and self.cut_off():
+            raise error
+        if issubclass(kind, GeneratorExit) and not _is_loop_running():
+            raise error  # the loop was closed with the lane in it, and the lane is thrown away
+        if is_from_signal(error):
             raise error
         return error
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

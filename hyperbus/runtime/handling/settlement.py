@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -64,13 +65,20 @@ class Settlement:
     # -- what became of deliveries
 
     def handled(
-        self, received: Received, event: Event[Any], failure: BaseException | None, seconds: Seconds, now: float
+        self,
+        received: Received,
+        event: Event[Any],
+        born: float,
+        failure: BaseException | None,
+        seconds: Seconds,
+        now: float,
     ) -> bool:
         """Take one that its handler is done with; tell whether it has ended for good.
 
         Args:
             received: what was handed over.
-            event: what it holds.
+            event: what it held; its handler may have changed it.
+            born: the event's timestamp, in seconds since the epoch.
             failure: what the handler raised.
             seconds: how long it took.
             now: on the monotonic clock.
@@ -79,7 +87,7 @@ class Settlement:
             self.soon()
             self.done.append(received)
             self.seconds.append(seconds)
-            self.latencies.append(now + self.epoch - event.timestamp.timestamp())
+            self.latencies.append(now + self.epoch - born)
             return True
         self.seconds.append(seconds)
         return self.failed(received, event, failure)
@@ -88,6 +96,7 @@ class Settlement:
         self,
         batch: Sequence[Received],
         events: Sequence[Event[Any]],
+        born: Sequence[float],
         result: tuple[Any, BaseException | None],
         seconds: Seconds,
         now: float,
@@ -110,8 +119,8 @@ class Settlement:
             for received, outcome in zip(batch, outcomes, strict=True):
                 self._end(received, outcome)
         at = now + self.epoch
-        done = events if not failures else [event for event, one in zip(events, failures, strict=True) if one is None]
-        self.latencies += [at - event.timestamp.timestamp() for event in done]
+        done = born if not failures else [moment for moment, one in zip(born, failures, strict=True) if one is None]
+        self.latencies += [at - moment for moment in done]
 
     def failed(self, received: Received, event: Event[Any], failure: BaseException) -> bool:
         """Take one that failed; tell whether it has ended for good."""
@@ -207,14 +216,16 @@ def failures_of(result: Any, failure: BaseException | None, count: int) -> Seque
     """Return one failure (None: done) an event of a batch, from what its handler returned or raised."""
     if failure is not None or result is None:
         return [failure] * count
-    try:
-        outcomes = list(result)
-    except TypeError:
-        outcomes = []
-    if len(outcomes) != count or not all(one is None or isinstance(one, BaseException) for one in outcomes):
-        wrong = DeclarationError(
-            f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
-            f"or another exception; for {count} events this one returned {result!r:.200}"
-        )
-        return [wrong] * count
-    return outcomes
+    wrong: BaseException | None = None
+    try:  # it is a user's object, which may do anything when it is looked at
+        outcomes = list(itertools.islice(result, count + 1))
+    except BaseException as error:  # noqa: BLE001 - see above
+        outcomes, wrong = [], error
+    if len(outcomes) == count and all(one is None or issubclass(type(one), BaseException) for one in outcomes):
+        return outcomes
+    explained = DeclarationError(
+        f"a batch handler returns None, or one outcome an event: None where it is done, else Retry(), Reject() "
+        f"or another exception; for {count} events this one returned {repr_of(result, 200)}"
+    )
+    explained.__cause__ = wrong
+    return [explained] * count

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hyperbus.error_text import describe
 from hyperbus.errors import DecodeError
 from hyperbus.event.codec import Codec
 from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event
+from hyperbus.interruption import is_from_signal
 from hyperbus.runtime.in_flight.received import Received
 
 
@@ -33,11 +35,26 @@ class EventDecoder:
         usual = self._usual.get(received.event_type)
         if usual is not None and len(fields) == 2 and fields[0] == self._first:  # noqa: PLR2004 - one field
             try:
-                return usual(fields[1])
-            except Exception:  # noqa: BLE001, S110 - it is decoded again below, and told of
-                pass
+                event = usual(fields[1])
+                if event.type == received.event_type:
+                    return event
+            except BaseException as error:
+                if is_from_signal(error):
+                    raise
         name, body = self._find(fields)
-        return self._decoder(received.event_type, name)(body)
+        try:
+            event = self._decoder(received.event_type, name)(body)
+        except DecodeError:
+            raise
+        except BaseException as error:  # a user's class takes part in decoding: its `__post_init__`, its defaults
+            if is_from_signal(error):
+                raise
+            raise DecodeError(f"not an event: {describe(error)}") from error
+        if event.type != received.event_type:
+            raise DecodeError(
+                f"it says that it is {event.type!r:.200}, and lies in a stream of {received.event_type!r:.200}"
+            )
+        return event
 
     def decode_many(self, received: Sequence[Received]) -> list[Event[Any]] | None:
         """Return the events that entries hold; None if one of them takes a closer look: then `decode` each of them.
@@ -51,9 +68,14 @@ class EventDecoder:
                 for item in received
                 if item.fields[0] == first and len(item.fields) == 2  # noqa: PLR2004 - one field
             ]
-        except Exception:  # noqa: BLE001 - `decode` finds out what is wrong
-            return None
-        return events if len(events) == len(received) else None
+            if len(events) == len(received) and [event.type for event in events] == [
+                item.event_type for item in received
+            ]:
+                return events
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
+        return None
 
     def body_of(self, received: Received) -> bytes:
         """Return the bytes that `decode` read an event from."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperbus.event.envelope import Event
+from hyperbus.interruption import is_from_signal
 from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.received import Received
 
@@ -52,7 +53,9 @@ class KeyOrder:
         """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
         try:
             return self.key_of(self._decoder.decode(received))
-        except Exception:  # noqa: BLE001 - told of when it is handed over
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             return None
 
     def close(self) -> list[Received]:
