@@ -14,8 +14,9 @@ import hiredis
 from redis import exceptions as redis_errors
 
 from hyperbus.clock import Seconds
-from hyperbus.errors import AuthenticationError, BusUnavailable, ServerError
+from hyperbus.errors import AuthenticationError, BusUnavailable
 from hyperbus.transports.redis.connection.address import Address
+from hyperbus.transports.redis.connection.unreachable import refusal_to_serve, unreachable
 from hyperbus.transports.redis.protocol.replies import Refusal
 
 #: Bytes that may wait in a transport before calls have to wait; a batch of 1,000 small events stays below.
@@ -23,7 +24,6 @@ _HIGH_WATER = 1024 * 1024
 #: A timer that fires this much too late says that this process stood still, not that the server did.
 _LATE: Seconds = 0.2
 _NOTHING = object()
-_ADVICE = "is the server running, and are host and port right?"
 
 
 class NoAnswerError(BusUnavailable):
@@ -216,11 +216,11 @@ async def open_connection(address: Address, connect_timeout: Seconds) -> Connect
     except redis_errors.BusyLoadingError as error:
         raise BusUnavailable(f"{place} cannot serve yet: {error}") from None
     except redis_errors.ResponseError as error:
-        raise ServerError(f"{place} refused the connection: {error}") from None
+        raise refusal_to_serve(str(error), place) from None
     except TimeoutError:
-        raise BusUnavailable(f"cannot reach {place}: no answer in {connect_timeout:g} s; {_ADVICE}") from None
+        raise await unreachable(opened, place, f"no answer in {connect_timeout:g} s") from None
     except (redis_errors.RedisError, OSError) as error:
-        raise BusUnavailable(f"cannot reach {place}: {error}; {_ADVICE}") from None
+        raise await unreachable(opened, place, str(error)) from None
     # The private attribute that hands us the transport; see `Connection`.
     writer = cast("asyncio.StreamWriter", opened._writer)  # noqa: SLF001 - redis-py has no public way
     opened._writer = None  # noqa: SLF001 - it is ours now: redis-py must not close it
