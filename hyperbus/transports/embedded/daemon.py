@@ -27,6 +27,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 #: How long a server may take to stop by itself; its data is safe without (the operating system has it).
 _PATIENCE = 30.0
+#: How locks are opened: others may write to the folder, and plant a link.
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
 
 
 class Server:
@@ -115,12 +117,12 @@ def stop_orphan(path: str) -> None:
 def wait_for_last_user(folder: Path) -> int:
     """Return when nobody uses the server, with the start lock, which keeps new users out until it is closed."""
     while True:
-        users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        users = os.open(folder / "users.lock", _LOCK, 0o600)
         fcntl.flock(users, fcntl.LOCK_EX)
         os.close(users)
-        start = os.open(folder / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        start = os.open(folder / "start.lock", _LOCK, 0o600)
         fcntl.flock(start, fcntl.LOCK_EX)
-        users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        users = os.open(folder / "users.lock", _LOCK, 0o600)
         try:
             # Somebody may have come before the start lock was ours. The locks are always taken in this order.
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

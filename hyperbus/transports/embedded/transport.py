@@ -146,13 +146,18 @@ class EmbeddedTransport:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted or stat.S_IMODE(found.st_mode) & 0o077:
             raise InvalidSettingError(f"{folder} is not a private folder of yours: remove it")
 
-    def _open(self, name: str) -> int:
+    def _open(self, name: str, flags: int = os.O_RDWR) -> int:
+        """Open a file of the folder. No link is followed: others may write to the folder, and plant one."""
+        path = self._folder / name
         try:
-            return os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
-            raise InvalidSettingError(
-                f"{self._folder / name} cannot be opened ({error.strerror}): is the folder another user's?"
-            ) from None
+            why = "it is a link: remove it" if path.is_symlink() else f"{error.strerror}: is the folder another user's?"
+            raise InvalidSettingError(f"{path} cannot be opened: {why}") from None
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise InvalidSettingError(f"{path} cannot be opened: it is no file: remove it")
+        return file
 
     async def _lock(self, name: str, kind: int) -> int:
         """Take a lock in the folder; return the open file that holds it."""
@@ -178,11 +183,11 @@ class EmbeddedTransport:
             if not _try_lock(file, fcntl.LOCK_EX):
                 return  # There is one.
             binary = self._binary or find_server()
-            log_path = self._folder / "server.log"
-            mode = "wb" if log_path.exists() and log_path.stat().st_size > _LOG_BYTES else "ab"
             daemon = str(Path(__file__).with_name("daemon.py"))
             words = [sys.executable, "-I", "-S", daemon, str(self._folder), str(self._socket), binary, str(file)]
-            with log_path.open(mode) as log:
+            with os.fdopen(self._open("server.log", os.O_WRONLY | os.O_APPEND), "ab") as log:
+                if os.fstat(log.fileno()).st_size > _LOG_BYTES:
+                    log.truncate(0)
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - it forks and ends at once; the words are ours
                     words,
                     stdin=subprocess.DEVNULL,
