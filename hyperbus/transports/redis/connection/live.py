@@ -206,9 +206,9 @@ async def open_connection(address: Address, connect_timeout: Seconds) -> Connect
         BusUnavailable: the server cannot be reached, or cannot serve.
         AuthenticationError: it refused the user or the password.
     """
-    opened = address.connection()
     place = address.description
     try:
+        opened = address.connection()  # which reads a file, and there may be none left to open
         async with asyncio.timeout(connect_timeout):
             await opened.connect()  # type: ignore[no-untyped-call]
     except redis_errors.AuthenticationError as error:
