@@ -24,7 +24,13 @@ _STOPPING = {"stop", "stop_rejecting"}
 _REDELIVERING_OWN = {*_STOPPING, "supervisor_kill"}
 #: How long after such a fault its consequences are still seen.
 _AFTERMATH = 8.0
+#: How long after a fault of the server every stream is worked on again. A busy machine takes some seconds.
+SOON = 15.0
+#: How long a handler that hangs, through all its tries, and who waits for it.
+_HANGS = 75.0
 _SHOWN = 5
+#: How processes end that are ended by a handler, which was told to: with the exit code of a crash, or in good order.
+_OUR_ENDS = ("exit code 99", "exit code 0")
 
 
 @dataclass
@@ -245,6 +251,41 @@ def _is_back_from_the_dead(run: Run, first: Call, second: Call) -> bool:
     )
 
 
+def done_once_by_the_living(run: Run) -> Verdict:
+    """Acks that are refused for a while are asked for again: nobody who lived does again what was done meanwhile."""
+    verdict = Verdict("nothing done again for a refused ack", 0)
+    for fault in run.faults:
+        if fault["kind"] != "acks_refused":
+            continue
+        for (group, event_id), ends in run.ends.items():
+            first = next((c for c in ends if c.end is not None and fault["begin"] < c.end < fault["end"]), None)
+            if first is None:
+                continue
+            verdict.looked_at += 1
+            again = [call for call in run.calls_of[group, event_id] if call.begin > first.end and call.pid == first.pid]
+            if again and not _may_be_taken(run, first, again[0].begin):
+                verdict.broken.append(
+                    f"{event_id} in {group} was done and begun again {again[0].begin - first.end:.1f} s later"
+                )
+    return verdict
+
+
+def back_soon(run: Run) -> Verdict:
+    """Once a server serves again, every stream is worked on again: nobody sulks.
+
+    Unless a handler that hangs is about: others may have to wait until it was given up.
+    """
+    verdict = Verdict("every stream worked on again soon after the server is back", 0)
+    hanging = [fault["end"] for fault in run.faults if fault["kind"] == "poison_hang"]
+    for fault in run.faults:
+        if fault["kind"] != "back" or any(fault["begin"] - _HANGS < end < fault["end"] for end in hanging):
+            continue
+        verdict.looked_at += 1
+        if fault["seconds"] is None or fault["seconds"] > SOON:
+            verdict.broken.append(f"{fault['of']}: not within {SOON:g} s but after {fault['seconds']}")
+    return verdict
+
+
 def memory(run: Run) -> Verdict:
     """Workers and the server each stay under the figure that was printed at the start."""
     limits = run.manifest["limits"]
@@ -258,7 +299,7 @@ def memory(run: Run) -> Verdict:
 
 
 def processes(run: Run) -> Verdict:
-    """Supervisors end only when told to, and their children never outlive them."""
+    """Supervisors end only when told to, workers never of an error of their own, nor after their supervisors."""
     verdict = Verdict("supervisors end when told to, their workers with them", 0)
     for fault in run.faults:
         verdict.looked_at += fault["kind"] == "supervisor_kill"
@@ -266,6 +307,9 @@ def processes(run: Run) -> Verdict:
             verdict.broken.append(f"a supervisor ended by itself: exit code {fault['code']}: {fault['said']}")
         if fault.get("left"):
             verdict.broken.append(f"{fault['left']} outlived their supervisor")
+    for reason in run.manifest.get("deaths", []):
+        if reason.startswith("exit code") and reason not in _OUR_ENDS:
+            verdict.broken.append(f"a worker process died of an error of its own: {reason}")
     for code in run.manifest["exit_codes"]:
         if code != 0:
             verdict.broken.append(f"a supervisor or producer that was told to stop ended with {code}")
@@ -292,7 +336,7 @@ def seen_enough(run: Run) -> Verdict:
 
 PROMISES = (
     nothing_lost, dead_letters, order, rows_once, nothing_pending, no_phantoms, stored_once, repeated_once,
-    nothing_taken, memory, processes, seen_enough,
+    nothing_taken, done_once_by_the_living, back_soon, memory, processes, seen_enough,
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from hyperbus import Backoff, Consumer, Delivery, Event, HyperbusError, Reject, Retry, consumer
 from hyperbus.sinks.database import database_from_settings, row_of
-from tests.chaos.features import HANG_TIMEOUT, HANG_TRIES, ON
+from tests.chaos.features import CRASH, ENDING, HANG_TIMEOUT, HANG_TRIES, ON
 from tests.chaos.history import History
 
 if os.environ.get("CHAOS_PLANT"):
@@ -100,10 +100,10 @@ def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
         return RuntimeError("poison")
     if poison == "reject":
         return Reject("poison")
-    if poison in ("exit", "eat") and event.data.get("harms") != delivery.group:
+    if poison in ENDING and event.data.get("harms") != delivery.group:
         return Reject("poison")
-    if poison == "exit":
-        os._exit(1)
+    if poison in ("exit", "exit0"):
+        os._exit(CRASH if poison == "exit" else 0)
     if poison == "eat":
         _eat()
     if delivery.tries == 1 and event.data.get("park") == delivery.group:

@@ -50,7 +50,13 @@ POISON: dict[str, str] = {
     "hang": "never ends",
     "exit": "ends its process",
     "eat": "eats memory",
+    "exit0": "ends its process in good order",
+    "bytes": "holds bytes that are no UTF-8",
 }
+#: Kinds that end their process, and do so in one group only.
+ENDING = ("exit", "exit0", "eat")
+#: The exit code of a process that was ended so, as a crash does. No error of ours has it.
+CRASH = 99
 
 
 def poison_kinds() -> list[str]:

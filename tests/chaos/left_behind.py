@@ -75,7 +75,9 @@ class Run:
         self.calls = _calls(folder)
         self.rows = {group: _rows(folder / file, table) for group, (file, table) in self.manifest["rows"].items()}
         self.ends: dict[tuple[str, str], list[Call]] = defaultdict(list)
+        self.calls_of: dict[tuple[str, str], list[Call]] = defaultdict(list)
         for call in self.calls:
+            self.calls_of[call.group, call.id].append(call)
             if call.ok:
                 self.ends[call.group, call.id].append(call)
         self.marks = list(_lines(folder, "marks.jsonl"))

@@ -23,7 +23,7 @@ from typing import Any
 from tests.chaos.dump import dump, is_quiet
 from tests.chaos.features import EVERY_GROUP, GROUPS, HANG_TIMEOUT, HANG_TRIES, ON, ROWS
 from tests.chaos.schedule import FAULTS, Schedule
-from tests.chaos.world import MAX_RSS, PREFIX, TTL, TYPES, World
+from tests.chaos.world import MAX_RSS, PREFIX, TTL, World
 from tests.commands import ROOT
 from tests.servers import server_binaries
 
@@ -103,8 +103,8 @@ async def run(plan: Plan, folder: Path) -> subprocess.CompletedProcess[str]:
         await Schedule(plan.seed, plan.minutes * 60, kinds=kinds, pause=plan.pause).run(world, note)
         await _settle(world, tell, plan.settle)
         manifest["exit_codes"] = [*manifest.get("exit_codes", []), *await world.stop_supervisors()]
-        streams = [f"{PREFIX}:{name}" for name in TYPES]
-        final = await asyncio.to_thread(dump, world.server.command, streams, EVERY_GROUP)
+        manifest["deaths"] = world.deaths()
+        final = await asyncio.to_thread(dump, world.server.command, world.streams, EVERY_GROUP)
         (folder / "final.json").write_text(json.dumps(final))
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return await asyncio.to_thread(judge, folder)
@@ -115,13 +115,12 @@ async def _settle(world: World, tell: Teller, seconds: float) -> None:
     await world.proxy.heal()
     codes = await world.stop_producers()
     tell(f"producers ended with {codes}; waiting until everything is done")
-    streams = [f"{PREFIX}:{name}" for name in TYPES]
     deadline, quiet = time.monotonic() + seconds, 0
     while quiet < 3:
         if time.monotonic() > deadline:
             tell(f"not quiet after {seconds:.0f} s")
             return
-        quiet = quiet + 1 if await asyncio.to_thread(is_quiet, world.server.command, streams, EVERY_GROUP) else 0
+        quiet = quiet + 1 if await asyncio.to_thread(is_quiet, world.server.command, world.streams, EVERY_GROUP) else 0
         await asyncio.sleep(0.3)
     tell("quiet")
     await _outlast_hanging(world, tell)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from tests.chaos.features import EVERY_GROUP, ON, STALLING, poison_kinds
+from tests.chaos.features import ENDING, EVERY_GROUP, ON, STALLING, poison_kinds
+from tests.chaos.refusals import acks_refused, rights_taken, save_failed, script_hogs, writes_paused
+from tests.chaos.strangers import directory_spoilt, stranger_takes, worker_forgotten
 from tests.chaos.world import PREFIX, TTL, TYPES, World, is_there, kill, until
 
 #: A handler blocks its loop for this long.
@@ -244,7 +246,7 @@ def poison(kind: str) -> Fault:
             await world.publish_by_hand(poison=kind, harms=world.random.choice(STALLING))
         except Exception:  # the server is away: nothing was published
             return
-        await asyncio.sleep(3 if kind in ("exit", "eat") else 0)
+        await asyncio.sleep(3 if kind in ENDING else 0)
         world.fault(f"poison_{kind}", begin)
 
     return publish
@@ -271,6 +273,14 @@ FAULTS: dict[str, Fault] = {
     "out_of_memory": out_of_memory,
     "blocked_loop": blocked_loop,
     "long_handler": long_handler,
+    "acks_refused": acks_refused,
+    "rights_taken": rights_taken,
+    "writes_paused": writes_paused,
+    "save_failed": save_failed,
+    "script_hogs": script_hogs,
+    "directory_spoilt": directory_spoilt,
+    "stranger_takes": stranger_takes,
+    "worker_forgotten": worker_forgotten,
     **({"long_wait": long_wait} if ON["parking"] else {}),
     **({"reload": reload} if ON["reload"] else {}),
     **{f"poison_{kind}": poison(kind) for kind in poison_kinds()},

@@ -22,6 +22,8 @@ PHANTOM = "no effect of a publish that was refused"
 STORED = "an event is stored once"
 ONCE = "a publish with once is stored once, however often it is repeated"
 TAKEN = "nothing taken from a live worker"
+AGAIN = "nothing done again for a refused ack"
+BACK = "every stream worked on again soon after the server is back"
 MEMORY = "memory under the figures of the start"
 ENDED = "supervisors end when told to, their workers with them"
 ENOUGH = "seen enough"
@@ -340,7 +342,8 @@ def test_a_supervisor_that_ends_by_itself_is_told(story):
     story.fault("supervisor_ended", 20.0, 20.0, code=21, said=["crash loop"])
     story.fault("supervisor_kill", 30.0, 31.0, pids=[5], left=[5])
     story.manifest["exit_codes"] = [0, 22]
-    assert len(story.broken()[ENDED]) == 3
+    story.manifest["deaths"] = ["exit code 99", "exit code 0", "killed by SIGKILL", "exit code 1"]
+    assert len(story.broken()[ENDED]) == 4
 
 
 def test_a_run_that_saw_too_little_proves_nothing(story):
@@ -352,3 +355,26 @@ def test_a_run_that_saw_too_little_proves_nothing(story):
     story.effects = [line for line in story.effects if line["group"] != "ordered"]
     broken = story.broken()
     assert len(broken[ENOUGH]) == 4
+
+
+def test_what_was_done_while_acks_were_refused_is_not_done_again(story):
+    """By a worker that lived; what a dead one left is."""
+    story.fault("acks_refused", 10.0, 14.0)
+    story.handle("e1", 1, at=30.0, worker=2)
+    assert story.broken() == {}
+    story.handle("e1", 1, at=31.0)
+    (story.folder / "events.db").unlink()
+    assert list(story.broken()) == [AGAIN]
+    story.fault("flushall", 30.0, 30.1)
+    (story.folder / "events.db").unlink()
+    assert AGAIN not in story.broken()
+
+
+@pytest.mark.parametrize(("seconds", "is_broken"), [(3.0, False), (26.0, True), (None, True)])
+def test_a_stream_that_nobody_works_on_long_after_the_server_is_back_is_told(story, seconds, is_broken):
+    """Whether it came late or never; a handler that hangs excuses it."""
+    story.fault("back", 60.0, 90.0, of="rights_taken", seconds=seconds)
+    assert list(story.broken()) == ([BACK] if is_broken else [])
+    story.fault("poison_hang", 20.0, 20.1)
+    (story.folder / "events.db").unlink()
+    assert story.broken() == {}

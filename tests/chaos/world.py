@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import redis
 
+from tests.chaos.by_hand import PUBLISH, written
 from tests.chaos.dump import MOST_WAITING, dump, last_ids, letters, waiting
 from tests.chaos.features import EVERY_GROUP
 from tests.chaos.history import History
@@ -29,6 +30,8 @@ from tests.servers import Server
 PREFIX = "events"
 TYPES = ("chaos.alpha", "chaos.beta", "chaos.gamma")
 TTL = 1.5
+#: Whom workers and producers log in as. Its rights are taken away, never those of who gives them back.
+USER, PASSWORD = "chaos", "chaos"
 #: What a worker process may hold before it is replaced, where there is such a limit.
 MAX_RSS = 150 * 1024 * 1024
 #: How long a supervisor may take to be ready, and children to end that have lost theirs.
@@ -64,7 +67,12 @@ class World:
     ) -> None:
         self.folder = folder
         self.server = Server(
-            binary, appendonly=True, arguments=["--appendfsync", "always", "--maxmemory-policy", "noeviction"]
+            binary,
+            appendonly=True,
+            arguments=[
+                *("--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+                *("--user", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"),
+            ],
         )
         self.proxy = Proxy(self.server.port)
         self.faults = History(folder / "faults.jsonl")
@@ -83,6 +91,7 @@ class World:
         self._tasks: list[asyncio.Task[None]] = []
         self._ready: set[int] = set()
         self._stopping = False
+        self._born: list[str] = []
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.server.start)
@@ -118,7 +127,7 @@ class World:
     @property
     def url(self) -> str:
         """Where workers and producers connect: at the proxy."""
-        return f"redis://127.0.0.1:{self.proxy.port}/0"
+        return f"redis://{USER}:{PASSWORD}@127.0.0.1:{self.proxy.port}/0"
 
     async def start_supervisor(self, index: int) -> None:
         """Start a supervisor in a slot, and wait until its workers are ready."""
@@ -221,6 +230,11 @@ class World:
                 codes.append(None)
         return codes
 
+    def deaths(self) -> list[str]:
+        """Return why worker processes died that nobody told to end, as their supervisors saw it."""
+        lines = [line for path in self.folder.glob("stderr-*") for line in path.read_text().splitlines()]
+        return [json.loads(line)["reason"] for line in lines if '"worker process died"' in line]
+
     # -- producers
 
     def _start_producer(self, name: str) -> None:
@@ -242,30 +256,50 @@ class World:
         self._producers.clear()
         return codes
 
-    async def publish_by_hand(self, event_type: str = "", **data: Any) -> str:
-        """Publish as any other program would, past the proxy; return the event's id."""
+    @property
+    def streams(self) -> list[str]:
+        """Every stream that is published into."""
+        return [f"{PREFIX}:{name}" for name in (*TYPES, *self._born)]
+
+    def new_type(self) -> str:
+        """Return a type that nobody has published before."""
+        self._born.append(f"chaos.born{len(self._born)}")
+        return self._born[-1]
+
+    async def publish_by_hand(
+        self,
+        event_type: str = "",
+        *,
+        timestamp: str = "2026-01-01T00:00:00Z",
+        taken_by: tuple[str, bytes] | None = None,
+        **data: Any,
+    ) -> str:
+        """Publish as any other program would, past the proxy; return the event's id.
+
+        `taken_by`: the group and the consumer that is given it in the same step.
+        """
         event_type = event_type or self.random.choice(TYPES)
         event_id = str(uuid.UUID(int=self.random.getrandbits(128)))
         data = {"key": f"chaos-{event_id}", "seq": 1, "poison": "", **data}
         line = {"id": event_id, "type": event_type, "once": False}
         self.by_hand.add({"e": "call", "t": time.time(), **line, **{k: data[k] for k in ("key", "seq", "poison")}})
-        envelope: dict[str, Any] = {"id": event_id, "type": event_type, "timestamp": "2026-01-01T00:00:00Z"}
-        body = json.dumps({**envelope, "workflow_id": data["key"], "data": data})
-        if data["poison"] == "garbage":
-            body = body[:-1]
-        entry = await self.command("XADD", f"{PREFIX}:{event_type}", "*", "data", body)
+        envelope: dict[str, Any] = {"id": event_id, "type": event_type, "timestamp": timestamp}
+        fields = written({**envelope, "workflow_id": data["key"], "data": data}, data["poison"])
+        stream = f"{PREFIX}:{event_type}"
+        if taken_by is None:
+            entry = await self.command("XADD", stream, "*", *fields)
+        else:
+            entry = await self.command("EVAL", PUBLISH, 1, stream, *taken_by, *fields)
         self.by_hand.add({"e": "stored", "t": time.time(), "id": event_id, "entry": entry.decode()})
         return event_id
 
     async def stalled(self, event_id: str, seconds: float = 10.0) -> int | None:
         """Wait until a handler stalls on an event; return its process."""
-        found: list[int] = []
+        return self.has_stalled(event_id) if await until(lambda: self.has_stalled(event_id), seconds) else None
 
-        def look() -> bool:
-            found[:] = [int(p.name.rpartition("-")[2]) for p in self.folder.glob(f"stalled-{event_id}-*")]
-            return bool(found)
-
-        return found[0] if await until(look, seconds) else None
+    def has_stalled(self, event_id: str) -> int | None:
+        """Return the process in which a handler has stalled on an event."""
+        return next((int(p.name.rpartition("-")[2]) for p in self.folder.glob(f"stalled-{event_id}-*")), None)
 
     # -- all of it
 
@@ -279,7 +313,7 @@ class World:
         What was acknowledged before a mark is not excused by what comes after it, but for what takes long and still
         waits there. Dead letters are written down too.
         """
-        now, streams = time.time(), [f"{PREFIX}:{name}" for name in TYPES]
+        now, streams = time.time(), self.streams
         command = self.server.command
         ids = await asyncio.to_thread(last_ids, command, streams)
         deadline = time.monotonic() + seconds
@@ -293,7 +327,7 @@ class World:
 
     async def calm(self, seconds: float) -> None:
         """Wait until the backlog of now is done, but for a little; at most for so long."""
-        ids = await asyncio.to_thread(last_ids, self.server.command, [f"{PREFIX}:{name}" for name in TYPES])
+        ids = await asyncio.to_thread(last_ids, self.server.command, self.streams)
         deadline = time.monotonic() + seconds
         while (left := await self._waiting(ids)) is None or len(left) >= MOST_WAITING:
             if time.monotonic() > deadline:
