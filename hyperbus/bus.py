@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,21 +13,16 @@ from typing import Any, Literal, Self, TypeVar, overload
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of
 from hyperbus.error_text import describe, error_info
-from hyperbus.errors import (
-    AuthenticationError,
-    BusUnavailable,
-    HyperbusError,
-    InvalidSettingError,
-    NotDurable,
-    PublishFailed,
-)
+from hyperbus.errors import AuthenticationError, BusUnavailable, HyperbusError, InvalidSettingError
 from hyperbus.event.codec import codecs
 from hyperbus.event.data import EventData, event_types
-from hyperbus.event.envelope import Event, Publishable, complete
+from hyperbus.event.envelope import Event, Publishable
 from hyperbus.event.routing import check_name
+from hyperbus.home import Home
 from hyperbus.logger import get_logger
 from hyperbus.observability.signal_log import SignalLog
-from hyperbus.publisher import LocalHandler, LocalHandlers, Publisher, PublishLimits
+from hyperbus.process_signals import ProcessSignals
+from hyperbus.publisher import LocalHandler, Publication, PublishCalls, Publisher, PublishLimits
 from hyperbus.runtime.iteration import consume_events, read_events
 from hyperbus.runtime.services import Services, open_services
 from hyperbus.runtime.worker import Worker
@@ -67,7 +62,6 @@ class Bus:
     ) -> None:
         self._settings = settings or load_settings()
         self._prefix = check_name("prefix", prefix or self._settings.prefix)
-        self._source_agent = source_agent
         self._url = url or self._settings.url
         self._transport = transport
         if fallback not in (None, "memory"):
@@ -76,9 +70,9 @@ class Bus:
         self._signal_log = SignalLog()  # whoever runs consumers hears of their failures, wherever that is
         self._announcer = Announcer([*listeners, self._signal_log])
         self._clock: Clock = SystemClock()
-        self._local = LocalHandlers(self._announcer)
+        self._calls = PublishCalls(self._announcer, source_agent)
+        self._home: Home | None = None
         self._stack = AsyncExitStack()
-        self._publisher: Publisher | None = None
         self._workers: list[Worker] = []
         self._services: Services | None = None
         self._services_lock = asyncio.Lock()
@@ -92,16 +86,22 @@ class Bus:
         Raises:
             BusUnavailable, AuthenticationError, UnsupportedServerError: the server cannot be used.
             DuplicateTypeError: two event classes claim one type.
+            HyperbusError: it is open already.
         """
+        if self._home is not None:
+            self._home.check()
+            raise HyperbusError("this bus is open already: open another, or leave it first")
         event_types()
-        self._transport = await self._open_transport()
+        self._home = Home()
         try:
+            self._transport = await self._open_transport()
             self._stack.push_async_callback(self._transport.close)
             publisher = self._new_publisher(self._transport)
             await publisher.start()
             self._stack.push_async_callback(publisher.stop)
-            self._publisher = publisher
+            self._calls.open(publisher, self._home)
         except BaseException:
+            self._home = None
             await self._stack.aclose()
             raise
         return self
@@ -109,17 +109,20 @@ class Bus:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what still waits, and close."""
+        """Send what still waits, and close. In a forked child it does nothing: what is open is the parent's."""
+        if self._home is None or self._home.is_inherited:
+            return
+        self._home.check()
         try:
             await self._stack.aclose()
         finally:
-            self._signal_log.close()
-            self._publisher = self._services = None
+            self._calls.close()
+            self._home = self._services = None
 
     @property
     def transport(self) -> Transport:
         """Where the events are kept; once the bus is open."""
-        if self._transport is None or self._publisher is None:
+        if self._transport is None or not self._calls.is_open:
             raise BusUnavailable("the bus is not open; use it inside `async with Bus(...)`")
         return self._transport
 
@@ -130,19 +133,20 @@ class Bus:
 
     # -- the way in
 
-    async def publish(
+    def publish(
         self,
         what: Publishable,
         *,
         workflow_id: str | None = None,
         correlation_id: str | None = None,
         source_agent: str | None = None,
-        timeout: Seconds | None = None,  # noqa: ASYNC109 - it is kept by the publisher, for many at once
+        timeout: Seconds | None = None,
         once: bool = False,
         durability: str | None = None,
-    ) -> str:
+    ) -> Coroutine[Any, Any, str]:
         """Store one event; return its entry id. Waits for room and for the answer, `timeout` seconds at most.
 
+        Nothing is sent before it is awaited, or made a task; when it never is, that is logged as an error, and counted.
         What is given here wins over what the event has. With `once`, repeats of an event id add nothing, and what may
         be stored or not is sent again until the timeout. `durability` ("replica:N", "disk") waits for more than the
         server's memory. See docs/durability.md.
@@ -154,60 +158,46 @@ class Bus:
             PublishRefusedError: the server said no.
             NotDurable: it is stored, and `durability` was not reached in time.
         """
-        event = complete(what, workflow_id, correlation_id, source_agent, self._source_agent)
-        publisher = self._publisher or self._open_publisher()
-        try:
-            entry_id = await publisher.publish(event, timeout=timeout, once=once, durability=durability)
-        except NotDurable as stored:
-            await self._local.call_stored([event], [stored])
-            raise
-        if self._local.wanted:
-            await self._local.call(event)
-        return entry_id
+        begun = self._calls.publish(
+            what, workflow_id, correlation_id, source_agent, timeout=timeout, once=once, durability=durability
+        )
+        return Publication(begun, self._calls.not_awaited)
 
-    async def publish_many(
+    def publish_many(
         self,
         events: Sequence[Publishable],
         *,
-        timeout: Seconds | None = None,  # noqa: ASYNC109 - one deadline for many round trips
+        timeout: Seconds | None = None,
         once: bool = False,
         durability: str | None = None,
-    ) -> list[str]:
+    ) -> Coroutine[Any, Any, list[str]]:
         """Store many events, in order; return their entry ids, in order. They go out while later ones are written.
 
-        Each is judged by itself: one that cannot be encoded does not hold back the others. `once` and `durability`
-        are those of `publish`.
+        Each is judged by itself: one that cannot be encoded does not hold back the others. To be awaited, as
+        `publish`, whose `once` and `durability` these are.
 
         Raises:
             PublishFailed: some were not stored, or it is not known; its `results` say which.
             BusUnavailable, DurabilityUnsupported: none was sent.
         """
-        agent = self._source_agent
-        if not self._local.wanted:
-            return await self._open_publisher().publish_many(
-                events, agent, timeout=timeout, once=once, durability=durability
-            )
-        whole = [complete(what, own_agent=agent) for what in events]
-        try:
-            ids = await self._open_publisher().publish_many(
-                whole, agent, timeout=timeout, once=once, durability=durability
-            )
-        except PublishFailed as failed:
-            await self._local.call_stored(whole, failed.results)
-            raise
-        await self._local.call_stored(whole, ids)
-        return ids
+        begun = self._calls.publish_many(events, timeout=timeout, once=once, durability=durability)
+        return Publication(begun, self._calls.not_awaited)
 
     def on_publish(self, pattern: str, handler: LocalHandler) -> None:
         """Call `handler` in this process after each event whose type matches `pattern` was stored by this bus."""
-        self._local.add(pattern, handler)
+        self._calls.local.add(pattern, handler)
 
     # -- the way out
 
     async def run(self, *consumers: object) -> None:
-        """Run consumers until SIGTERM, SIGINT or cancellation, then drain. A second signal stops at once."""
+        """Run consumers until SIGTERM, SIGINT or cancellation, then drain. A second signal stops at once.
+
+        In the main thread only. Whoever had these signals before has them again afterwards.
+
+        Raises:
+            HyperbusError: this is another thread, or see `running`.
+        """
         stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
         task = asyncio.current_task()
 
         def stop() -> None:
@@ -215,15 +205,9 @@ class Bus:
                 task.cancel()
             stopped.set()
 
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, stop)
-        try:
+        with ProcessSignals({signal.SIGTERM: stop, signal.SIGINT: stop}):
             async with self.running(*consumers):
                 await stopped.wait()
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
 
     @asynccontextmanager
     async def running(self, *consumers: object) -> AsyncGenerator[None]:
@@ -304,11 +288,6 @@ class Bus:
 
     # -- inside
 
-    def _open_publisher(self) -> Publisher:
-        if self._publisher is None:
-            raise BusUnavailable("the bus is not open; publish inside `async with Bus(...)`")
-        return self._publisher
-
     def _new_publisher(self, transport: Transport) -> Publisher:
         chosen = {codec.name: codec for codec in codecs()}
         if self._settings.codec not in chosen:
@@ -351,6 +330,8 @@ class Bus:
 
     async def _open_services(self) -> Services:
         """Return what workers share; opened at the first use, closed with the bus."""
+        if self._home is not None:
+            self._home.check()
         async with self._services_lock:
             if self._services is None:
                 self._services = await open_services(

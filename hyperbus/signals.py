@@ -30,7 +30,10 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class PublishErred(msgspec.Struct, frozen=True):
-    """Events could not be appended, or it is not known whether they were. `error` is the error's type name."""
+    """Events could not be appended, or it is not known whether they were. `error` is the error's type name.
+
+    "NotAwaited": nobody awaited what `publish` returned, and nothing was sent.
+    """
 
     count: int
     error: str

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from hyperbus.bus import Bus
 from hyperbus.clock import Seconds
-from hyperbus.errors import BusUnavailable, PublishUncertain
+from hyperbus.errors import BusUnavailable, HyperbusError
 from hyperbus.event.envelope import Publishable
+from hyperbus.forks import tell_after_fork
+from hyperbus.home import Home
 
 T = TypeVar("T")
 
@@ -21,45 +23,41 @@ class SyncPublisher:
     """Publishes from plain code, and from many threads at once. Use it as `with SyncPublisher(url) as publisher`.
 
     A thread of its own runs an event loop with a bus; publishes from several threads share round trips there.
-    Options are those of `Bus`.
+    Options are those of `Bus`. In a forked child (`gunicorn --preload`, Celery, multiprocessing) one that is open
+    opens itself anew at the first publish: threads and connections are the parent's.
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
         self._make: Callable[[], Bus] = lambda: Bus(url, **options)
-        self._bus: Bus | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._stop: asyncio.Event | None = None
         # What is asked under it is asked before the end, and gets an answer.
         self._lock = threading.Lock()
+        self._serving: _Serving | None = None
+        self._is_inherited = False
+        self._cannot_reopen = "transport" in options
+        tell_after_fork(self)
 
     def __enter__(self) -> Self:
         """Connect.
 
         Raises:
-            HyperbusError: as `Bus` does.
+            HyperbusError: it is open already, or as `Bus` does.
         """
-        opened: list[BaseException | None] = []
-        ready = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(opened, ready)), name="hyperbus publisher", daemon=True
-        )
-        self._thread.start()
-        ready.wait()
-        if opened[0] is not None:
-            self._thread.join()
-            raise opened[0]
+        with self._lock:
+            if self._serving is not None:
+                raise HyperbusError("this publisher is open already: open another, or leave it first")
+            self._is_inherited = False
+            self._serving = _Serving(self._make)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what still waits, and close."""
+        """Send what still waits, and close. Twice is safe."""
         with self._lock:
-            self._bus = None
-        if self._loop is not None and self._stop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+            serving, self._serving = self._serving, None
+            self._is_inherited = False
+        if serving is not None:
+            serving.stop()
 
     def publish(
         self,
@@ -96,27 +94,82 @@ class SyncPublisher:
         """Store many events, in order; return their entry ids. Blocks; takes and raises as `Bus.publish_many` does."""
         return self._ask(lambda bus: bus.publish_many(events, timeout=timeout, once=once, durability=durability))
 
-    async def _serve(self, opened: list[BaseException | None], ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        try:
-            async with self._make() as bus:
-                self._bus = bus
-                opened.append(None)
-                ready.set()
-                await self._stop.wait()
-        except BaseException as error:
-            if ready.is_set():
-                raise
-            opened.append(error)
-            ready.set()
+    def after_fork(self) -> None:
+        """Forget the thread and its bus, in a forked child: they are the parent's."""
+        self._lock = threading.Lock()  # a thread of the parent may hold the old one, for ever
+        self._is_inherited = self._is_inherited or self._serving is not None
+        self._serving = None
 
     def _ask(self, ask: Callable[[Bus], Coroutine[Any, Any, T]]) -> T:
         with self._lock:
-            if self._bus is None or self._loop is None:
+            if self._serving is None and self._is_inherited:
+                self._serving = self._reopened()
+            serving = self._serving
+            if serving is None:
                 raise BusUnavailable("the publisher is not open; use it inside `with SyncPublisher(...)`")
-            answer = asyncio.run_coroutine_threadsafe(ask(self._bus), self._loop)
+            wait = serving.begin(ask)
+        return wait()
+
+    def _reopened(self) -> _Serving:
+        """Open it in a forked child.
+
+        Raises:
+            BusUnavailable: that would be another place than the parent's.
+        """
+        if not self._cannot_reopen:
+            serving = _Serving(self._make)
+            if serving.bus.transport.description != "memory://":
+                self._is_inherited = False
+                return serving
+            serving.stop()
+        raise BusUnavailable(
+            "this process was forked after the publisher was opened, and does not share its memory or its transport: "
+            "nothing was sent; open a publisher in this process"
+        )
+
+
+class _Serving:
+    """A thread with an event loop and an open bus, from its making until it is stopped.
+
+    Attributes:
+        bus: the bus.
+    """
+
+    bus: Bus
+
+    def __init__(self, make: Callable[[], Bus]) -> None:
+        self._make = make
+        self._opened = threading.Event()
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, name="hyperbus publisher", daemon=True)
+        self._thread.start()
+        self._opened.wait()
+        for error in self._errors:
+            self._thread.join()
+            raise error
+
+    def begin(self, ask: Callable[[Bus], Coroutine[Any, Any, T]]) -> Callable[[], T]:
+        """Let the bus do something; return what waits for it."""
+        return self._home.begin(lambda: ask(self.bus))
+
+    def stop(self) -> None:
+        """Close the bus, and wait for the end of the thread."""
+        with suppress(RuntimeError):  # it has ended by itself
+            self._home.loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
         try:
-            return answer.result()
-        except concurrent.futures.CancelledError:
-            raise PublishUncertain("the publisher was closed meanwhile; the event may be stored or not") from None
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._opened.is_set():
+                raise
+            self._errors.append(error)
+            self._opened.set()
+
+    async def _serve(self) -> None:
+        self._home = Home()
+        self._stopping = asyncio.Event()
+        async with self._make() as self.bus:
+            self._opened.set()
+            await self._stopping.wait()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import msgspec
 
+from hyperbus.errors import BusUnavailable
 from hyperbus.event.data import EventData
 from hyperbus.event.envelope import Event, Publishable
+from hyperbus.home import Home
 
 
 class PublishEvent(Protocol):
     """How a delivery publishes: the bus's own `publish`, given a whole event."""
 
-    async def __call__(self, event: Event[Any], /, *, once: bool = False, durability: str | None = None) -> str:
-        """Publish it; return its entry id."""
+    def __call__(
+        self, event: Event[Any], /, *, once: bool = False, durability: str | None = None
+    ) -> Coroutine[Any, Any, str]:
+        """Publish it, once it is awaited; return its entry id."""
         ...
 
 
@@ -28,6 +33,9 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
         consumer: this worker's name in the group.
         tries: how often the group was handed this entry, this time included.
         body: the entry's bytes as they were read.
+        event: the event that the entry holds.
+        publish_event: what `publish` calls.
+        home: where that is done.
     """
 
     entry_id: str
@@ -38,9 +46,12 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
     body: bytes
     event: Event[Any]
     publish_event: PublishEvent
+    home: Home | None = None
 
-    async def publish(self, what: Publishable, *, once: bool = False, durability: str | None = None) -> str:
-        """Publish an event that this one caused; return its entry id.
+    def publish(
+        self, what: Publishable, *, once: bool = False, durability: str | None = None
+    ) -> Coroutine[Any, Any, str]:
+        """Publish an event that this one caused; return its entry id. To be awaited, as `Bus.publish`.
 
         It inherits `workflow_id` and `correlation_id` (this event's id where there is none yet) unless it
         has its own, and its `causation_id` is this event's id.
@@ -54,7 +65,7 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
         """
         cause = self.event
         event = what if isinstance(what, Event) else _wrap(what)
-        return await self.publish_event(
+        return self.publish_event(
             msgspec.structs.replace(
                 event,
                 workflow_id=event.workflow_id or cause.workflow_id,
@@ -64,6 +75,18 @@ class Delivery(msgspec.Struct, kw_only=True, gc=False):
             once=once,
             durability=durability,
         )
+
+    def publish_blocking(self, what: Publishable, *, once: bool = False, durability: str | None = None) -> str:
+        """Do what `publish` does, in a handler that is a plain function: block its thread until the answer is there.
+
+        Raises:
+            BusUnavailable: it was not sent, or this is no thread of its own: where an event loop runs, await `publish`.
+            PublishUncertain, PublishRefusedError, EncodeError, EventTooLargeError, NotDurable, DurabilityUnsupported:
+                see `Bus.publish`.
+        """
+        if self.home is None:
+            raise BusUnavailable("this delivery is not a running bus's: nothing was sent")
+        return self.home.wait_for(lambda: self.publish(what, once=once, durability=durability))
 
 
 def _wrap(data: EventData) -> Event[Any]:

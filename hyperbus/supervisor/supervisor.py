@@ -17,6 +17,7 @@ from hyperbus.background import keep_running
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError
+from hyperbus.process_signals import ProcessSignals
 from hyperbus.settings import DEFAULT_URL, Settings
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.limit_enforcer import LimitEnforcer
@@ -243,7 +244,6 @@ async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], Non
     The SIGHUP of a terminal that has gone stops it: nobody asked for a program that goes on unseen. `ready` is called
     when all processes are.
     """
-    loop = asyncio.get_running_loop()
     on_terminal = os.isatty(0)
 
     def hang_up() -> None:
@@ -253,16 +253,13 @@ async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], Non
             supervisor.reload()
 
     answers = {signal.SIGTERM: supervisor.stop, signal.SIGINT: supervisor.stop, signal.SIGHUP: hang_up}
-    for number, answer in answers.items():
-        loop.add_signal_handler(number, answer)
-    telling = asyncio.create_task(_tell(supervisor, ready)) if ready is not None else None
-    try:
-        await supervisor.run()
-    finally:
-        for number in answers:
-            loop.remove_signal_handler(number)
-        if telling is not None:
-            telling.cancel()
+    with ProcessSignals(answers):
+        telling = asyncio.create_task(_tell(supervisor, ready)) if ready is not None else None
+        try:
+            await supervisor.run()
+        finally:
+            if telling is not None:
+                telling.cancel()
 
 
 async def _tell(supervisor: Supervisor, ready: Callable[[], None]) -> None:

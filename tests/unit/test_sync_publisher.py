@@ -107,6 +107,6 @@ def test_a_publish_that_is_broken_off_is_uncertain(monkeypatch: pytest.MonkeyPat
         async def cancelled(*_: Any, **__: Any) -> str:
             raise asyncio.CancelledError
 
-        monkeypatch.setattr(publisher._bus, "publish", cancelled)
+        monkeypatch.setattr(publisher._serving.bus, "publish", cancelled)
         with pytest.raises(PublishUncertain, match="closed"):
             publisher.publish(Sent(n=1))

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from hyperbus.cli.init import consumers_folder
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DemoDisagreesError, HyperbusError, MissingExtraError
 from hyperbus.observability.logs import configure_logs
+from hyperbus.process_signals import ProcessSignals
 from hyperbus.settings import Settings
 from hyperbus.supervisor.supervisor import Supervisor
 
@@ -93,7 +94,7 @@ class Demo:
                 watching = tasks.create_task(watcher.run(), name="hyperbus demo socket")
                 await watcher.connected.wait()
                 showing = tasks.create_task(self._show(bus, agents, watcher, http_port), name="hyperbus demo screen")
-                with _stopping_on_signals(agents.stop):
+                with ProcessSignals({signal.SIGINT: agents.stop, signal.SIGTERM: agents.stop}):
                     await agents.run(self._seconds)
                 took = self._clock.monotonic() - agents.started_at
                 showing.cancel()
@@ -172,7 +173,7 @@ async def only_produce(settings: Settings, *, seconds: Seconds | None, rate: flo
     configure_logs(settings.log_level, settings.log_format)
     async with Bus(settings=settings) as bus:
         agents = Agents(bus, SystemClock(), rate, remember=False)
-        with _stopping_on_signals(agents.stop):
+        with ProcessSignals({signal.SIGINT: agents.stop, signal.SIGTERM: agents.stop}):
             await agents.run(seconds)
         print(f"published {agents.published:,} events")
 
@@ -193,21 +194,6 @@ async def _supervising(supervisor: Supervisor) -> AsyncGenerator[None]:
         readying.cancel()
         supervisor.stop()
         await running
-
-
-class _stopping_on_signals:  # noqa: N801 - used like a function
-    """Call `stop` at SIGINT and SIGTERM while the body runs."""
-
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
 
 
 def _check_extras() -> None:

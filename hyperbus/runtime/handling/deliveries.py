@@ -6,6 +6,7 @@ from typing import Any
 
 from hyperbus.declaration.delivery import Delivery, PublishEvent
 from hyperbus.event.envelope import Event
+from hyperbus.home import Home
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.received import Received
@@ -18,6 +19,7 @@ class Deliveries:
         self._member = member
         self._decoder = decoder
         self._publish = publish
+        self._home = Home()
 
     def of(self, received: Received, event: Event[Any]) -> Delivery:
         """Return the delivery of an entry and of the event that it holds."""
@@ -30,4 +32,5 @@ class Deliveries:
             body=self._decoder.body_of(received),
             event=event,
             publish_event=self._publish,
+            home=self._home,
         )

@@ -24,6 +24,7 @@ from hyperbus.logger import get_logger
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.metrics import BusMetrics
 from hyperbus.observability.standard_streams import guard_standard_streams
+from hyperbus.process_signals import ProcessSignals
 from hyperbus.settings import Settings, to_environment
 from hyperbus.signals import BackgroundChanged, ConnectionChanged, Handled, Signal, SuspectRuns, WorkerChanged
 from hyperbus.supervisor.memory import bound_allocations, own_rss
@@ -171,8 +172,7 @@ def _orders_to_stop() -> Generator[asyncio.Event]:
             task.cancel()
         stopped.set()
 
-    loop.add_signal_handler(signal.SIGTERM, stop)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    ProcessSignals({signal.SIGTERM: stop, signal.SIGINT: lambda: None}).take()
     loop.add_reader(sys.stdin.fileno(), _read_end, loop, stopped)
     try:
         yield stopped

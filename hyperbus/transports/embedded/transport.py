@@ -21,6 +21,7 @@ from typing import Literal
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, InvalidSettingError, NoServerError
+from hyperbus.forks import tell_after_fork
 from hyperbus.transport import Reader, Records, Streams
 from hyperbus.transports.redis.transport import RedisTransport
 
@@ -79,6 +80,7 @@ class EmbeddedTransport:
         self.description = f"embedded://{self._folder}"
         self.streams: Streams = self._redis.streams
         self.records: Records = self._redis.records
+        tell_after_fork(self)
 
     async def open(self) -> None:
         """Join the server, which is started if it is not there.
@@ -108,6 +110,12 @@ class EmbeddedTransport:
     async def close(self) -> None:
         """Leave the server, which stops when the last has left. Twice is safe."""
         await self._redis.close()
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
+
+    def after_fork(self) -> None:
+        """Be no user of the server, in a forked child: the parent's lock would hold for as long as the child lives."""
         if self._use is not None:
             os.close(self._use)
             self._use = None

@@ -6,6 +6,8 @@ redis-py opens it, logs in and speaks TLS; after that the bytes are ours.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,6 +17,7 @@ from redis import exceptions as redis_errors
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import AuthenticationError, BusUnavailable
+from hyperbus.forks import tell_after_fork
 from hyperbus.transports.redis.connection.address import Address
 from hyperbus.transports.redis.connection.unreachable import refusal_to_serve, unreachable
 from hyperbus.transports.redis.protocol.replies import Refusal
@@ -66,7 +69,9 @@ class Connection(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._retired = False
         self.lost = False
+        self._descriptor: int = self._transport.get_extra_info("socket").fileno()
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        tell_after_fork(self)
         # A StreamReader costs one more wake-up of the loop and one more copy for each reply. asyncio offers the
         # exchange of protocols for this; only the way to the transport, in `open_connection`, is private to redis-py.
         self._transport.set_protocol(self)
@@ -122,6 +127,20 @@ class Connection(asyncio.Protocol):
     async def wait_closed(self) -> None:
         """Wait until the transport let go of its socket."""
         await asyncio.shield(self._closed)
+
+    def after_fork(self) -> None:
+        """Put a dead socket in the place of the inherited one, in a forked child.
+
+        What the child writes reaches nobody, its event loop takes nothing from the parent's, and when the parent is
+        gone the server sees that, however long the child lives.
+        """
+        if self.lost:
+            return
+        self.lost = True
+        dead, end = socket.socketpair()
+        end.close()
+        os.dup2(dead.fileno(), self._descriptor, inheritable=False)
+        dead.close()
 
     # What asyncio calls.
 

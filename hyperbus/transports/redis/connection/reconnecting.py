@@ -7,6 +7,7 @@ from typing import Any
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import AuthenticationError, BusUnavailable, HyperbusError
+from hyperbus.forks import tell_after_fork
 from hyperbus.transports.redis.connection.address import Address
 from hyperbus.transports.redis.connection.live import Connection, NoAnswerError, open_connection
 from hyperbus.transports.redis.protocol.commands import pack
@@ -36,6 +37,8 @@ class ReconnectingConnection:
         self._attempts = 0
         self._failure: HyperbusError | None = None
         self._closed = False
+        self._is_inherited = False
+        tell_after_fork(self)
 
     @property
     def place(self) -> str:
@@ -85,6 +88,8 @@ class ReconnectingConnection:
     async def _connect(self) -> Connection:
         attempts = self._attempts
         async with self._connecting:
+            if self._is_inherited:
+                raise BusUnavailable("this process was forked after the bus was opened; open a bus in this process")
             if self._closed:
                 raise BusUnavailable(f"the connection to {self.place} was closed; open a new bus")
             if self._live is not None and self._live.usable:
@@ -136,6 +141,10 @@ class ReconnectingConnection:
         """Close the connection now; the next call makes a new one."""
         if self._live is not None:
             self._live.drop(reason)
+
+    def after_fork(self) -> None:
+        """Connect no more, in a forked child: who waits here, and what they hold, is the parent's."""
+        self._is_inherited = self._is_inherited or self._live is not None
 
     def reopen(self) -> None:
         """Take calls again after `close`."""
