@@ -26,6 +26,7 @@ DEFAULT_BATCH = 100
 #: The most that `concurrency` and `batch` may be.
 MOST_CONCURRENCY = 10_000
 MOST_BATCH = 10_000
+MOST_PREFETCH = 1_000_000
 #: The longest that `timeout` may be: a day.
 LONGEST_TIMEOUT: Seconds = 86_400.0
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
@@ -70,6 +71,7 @@ class Declaration:
     ack: AckWhen
     middleware: tuple[Middleware, ...]
     thread_limit: int
+    prefetch: int | None
     #: Where it was declared: "module.qualname".
     place: str
 
@@ -93,6 +95,7 @@ def consumer(
     ack: AckWhen = "handled",
     middleware: Sequence[Middleware] = (),
     thread_limit: int | None = None,
+    prefetch: int | None = None,
 ) -> Callable[[DecoratedT], DecoratedT]:
     """Declare a function, or a subclass of `Consumer`, to be a consumer.
 
@@ -113,6 +116,8 @@ def consumer(
         ack: "received" acks before the handler runs: at most once. Not together with `retry`.
         middleware: wraps every call of the handler; the first is the outermost.
         thread_limit: threads for a handler that is a plain function; by default `concurrency`, at most 64.
+        prefetch: entries that a worker may hold, handled or not, at most; by default the setting `prefetch`. Of those
+            that wait for its handlers it holds what they begin in about 0.1 s anyhow, and leaves the rest to others.
 
     Raises:
         DeclarationError: the declaration cannot work; the message says why.
@@ -144,6 +149,7 @@ def consumer(
                 ack=ack,
                 middleware=tuple(middleware),
                 thread_limit=_thread_limit(where, thread_limit, concurrency),
+                prefetch=None if prefetch is None else _within(where, "prefetch", prefetch, MOST_PREFETCH),
                 place=where,
             )
         except InvalidSettingError as error:

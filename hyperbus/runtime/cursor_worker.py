@@ -14,6 +14,7 @@ from hyperbus.runtime.handling.settlement import Settlement
 from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
+from hyperbus.runtime.in_flight.pace import Pace
 from hyperbus.runtime.outcomes.guarantees import BestEffort
 from hyperbus.runtime.parts import Parts
 from hyperbus.runtime.poison.quarantine import Quarantine
@@ -33,15 +34,16 @@ class CursorWorker:
         declaration, clock, announcer = handler.declaration, services.clock, services.announcer
         self._declaration = declaration
         self._services = services
-        self._inbox = inbox = Inbox(services.prefetch, services.prefetch_bytes)
+        self._inbox = inbox = Inbox(declaration.prefetch or services.prefetch, services.prefetch_bytes)
         self._stream_set = stream_set = StreamSet(declaration.types, announcer, clock)
         self._cursor = Cursor(declaration.name, connection, stream_set, announcer, clock)
         member = Member(declaration.group, consumer, services.transport.streams, clock, announcer)
         decoder = EventDecoder(services.codecs, {**services.data_types, **declaration.data_types})
         order = None if declaration.order_by is None else KeyOrder(decoder, declaration.key_of)
+        pace = Pace(running, clock, concurrency=declaration.concurrency)
         self._executor = Executor(
             handler, running, inbox, decoder, Deliveries(member, decoder, services.publish),
-            Settlement(declaration, BestEffort(inbox), announcer, clock),
+            Settlement(declaration, BestEffort(inbox), announcer, clock, pace),
             Quarantine(member, StartCounts.of_group(member), services.isolation, inbox), order,
         )  # fmt: skip
         self.parts = Parts(declaration.name, CursorReader(self._cursor, stream_set, inbox, clock), self._executor)

@@ -21,6 +21,7 @@ from hyperbus.runtime.handling.settlement import Settlement
 from hyperbus.runtime.in_flight.decoder import EventDecoder
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
+from hyperbus.runtime.in_flight.pace import Pace
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.outcomes.acker import Acker
@@ -37,6 +38,7 @@ from hyperbus.runtime.recovery.claims import Claims
 from hyperbus.runtime.recovery.handover import HANDED_OVER, Handover
 from hyperbus.runtime.recovery.liveness import Liveness
 from hyperbus.runtime.recovery.reclaimer import Reclaimer
+from hyperbus.runtime.recovery.sharing import Sharing
 from hyperbus.runtime.services import Services
 from hyperbus.signals import StreamsFound
 from hyperbus.transport import Reader, record_names
@@ -57,7 +59,8 @@ class GroupWorker:
         decoder = EventDecoder(services.codecs, {**services.data_types, **declaration.data_types})
         order = KeyOrder(decoder, declaration.key_of) if ordered else None
         doubt = PendingDoubt()
-        self._inbox = inbox = Inbox(services.prefetch, services.prefetch_bytes)
+        pace = Pace(running, clock, concurrency=declaration.concurrency, batch=declaration.batch or 1)
+        self._inbox = inbox = Inbox(self._prefetch, services.prefetch_bytes, None if ordered else pace)
         self._stream_set = stream_set = StreamSet(declaration.types, services.announcer, clock)
         lease = Lease(transport.records, record_names.sweep_lease(member.group), consumer, LEASE)
         self._ownership = ownership = Ownership(lease, clock, ordered=ordered)
@@ -65,35 +68,45 @@ class GroupWorker:
         checkpoints = Checkpoints(transport.streams, member.group)
         self._creator = creator = GroupCreator(member, transport.records, checkpoints, declaration.start_from)
         # how deliveries end
-        acker = Acker(member, inbox, prefetch=services.prefetch)
+        acker = Acker(member, inbox, prefetch=self._prefetch)
         inbox.when_starving(acker.hurry)
         dead_letters = DeadLetterWriter(member, inbox)
         self._retries = retries = RetryScheduler(member, inbox, doubt, order, ServerClock(transport.records, clock))
-        lease_of_parked = services.heartbeat_ttl * LEASE_TTLS
-        self._parked = parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=lease_of_parked)
-        guarantee: Guarantee = AtLeastOnce(acker, retries, dead_letters, parked)
-        if declaration.ack == "received":
-            guarantee = AtMostOnce(member, inbox, dead_letters, parked)
+        parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=services.heartbeat_ttl * LEASE_TTLS)
+        self._parked = parked
         # how they come in
         recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries)
         self._reader = GroupReader(member, connection, stream_set, creator, ownership, doubt, recovery, inbox)
         claims = Claims(member, inbox, stream_set, retries, doubt)
         reclaimer = Reclaimer(member, inbox, stream_set, doubt, ownership, liveness, claims, checkpoints)
         self._handover = Handover(member, liveness, services.notifier, doubt, ordered=ordered)
+        self._sharing = Sharing(member, inbox, pace, doubt, self._handover, parked, services.notifier)
         # how they are handled
         self._executor = Executor(
             handler, running, inbox, decoder, Deliveries(member, decoder, services.publish),
-            Settlement(declaration, guarantee, services.announcer, clock),
+            Settlement(declaration, self._guarantee(acker, dead_letters), services.announcer, clock, pace),
             Quarantine(member, StartCounts.of_group(member), services.isolation, inbox), order,
         )  # fmt: skip
-        background = (reclaimer.run, retries.run, parked.take, recovery.interrupt_reads)
         self.parts = Parts(
             member.group, self._reader, self._executor,
-            background=dict(zip(("reclaimer", "retries", "parked entries", "doubts"), background, strict=True)),
+            background={
+                "reclaimer": reclaimer.run, "retries": retries.run, "parked entries": parked.take,
+                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run,
+            },
             finishers=(acker, dead_letters, parked), announcer=services.announcer,
         )  # fmt: skip
         #: Entries that nobody began to handle and that are not handed over yet.
         self._unbegun: list[Received] = []
+
+    @property
+    def _prefetch(self) -> int:
+        return self._declaration.prefetch or self._services.prefetch
+
+    def _guarantee(self, acker: Acker, dead_letters: DeadLetterWriter) -> Guarantee:
+        """Return what becomes of each delivery."""
+        if self._declaration.ack == "received":
+            return AtMostOnce(self._member, self._inbox, dead_letters, self._parked)
+        return AtLeastOnce(acker, self._retries, dead_letters, self._parked)
 
     async def enter(self) -> None:
         """Settle where the group begins, and be known to live.
@@ -106,6 +119,7 @@ class GroupWorker:
         await services.heartbeat.add(member.consumer, member.about())
         services.heartbeat.subscribe(self._parked.keep)
         services.notifier.subscribe(HANDED_OVER, self._handover.hear)
+        self._sharing.subscribe()
 
     async def join(self) -> None:
         """Take a place in the group: create it on each stream, and be known to it.
@@ -130,7 +144,12 @@ class GroupWorker:
 
     async def hand_over(self) -> None:
         """Hand out nothing more; give what nobody began to handle to others."""
-        self._unbegun += [*self._inbox.close(), *self._executor.unbegun(), *self._retries.waiting()]
+        self._unbegun += [
+            *self._inbox.close(),
+            *self._sharing.unbegun(),
+            *self._executor.unbegun(),
+            *self._retries.waiting(),
+        ]
         await self._give(self._unbegun)
 
     async def _give(self, unbegun: Sequence[Received]) -> None:
@@ -143,6 +162,7 @@ class GroupWorker:
         """Give up the place in the group; what is still pending is free for others at once."""
         services, member = self._services, self._member
         services.notifier.unsubscribe(HANDED_OVER, self._handover.hear)
+        self._sharing.unsubscribe()
         services.finder.unsubscribe(self._take_in)
         services.heartbeat.unsubscribe(self._parked.keep)
         await self._give([*self._unbegun, *self._inbox.close(), *self._executor.unbegun()])

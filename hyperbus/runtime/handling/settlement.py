@@ -16,6 +16,7 @@ from hyperbus.errors import DeclarationError, DecodeError
 from hyperbus.event.envelope import Event
 from hyperbus.runtime.handling.delivery_stats import DeliveryStats
 from hyperbus.runtime.handling.failure_announcer import FailureAnnouncer
+from hyperbus.runtime.in_flight.pace import Pace
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.outcomes.guarantees import Guarantee
 from hyperbus.runtime.outcomes.retry_or_dead_letter import decide
@@ -44,7 +45,9 @@ class Settlement:
         epoch: the wall-clock time at which the monotonic clock stood at 0; looked up once a round.
     """
 
-    def __init__(self, declaration: Declaration, guarantee: Guarantee, announcer: Announcer, clock: Clock) -> None:
+    def __init__(
+        self, declaration: Declaration, guarantee: Guarantee, announcer: Announcer, clock: Clock, pace: Pace
+    ) -> None:
         self.done: list[Received] = []
         self._stats = DeliveryStats(announcer, declaration.group)
         self.seconds = self._stats.seconds
@@ -57,6 +60,7 @@ class Settlement:
         self.guarantee = guarantee
         self._announcer = announcer
         self.clock = clock
+        self._pace = pace
         self._random = random.Random()  # noqa: S311 - jitter
         self._failures = FailureAnnouncer(declaration, announcer)
         self._settling = False
@@ -157,6 +161,7 @@ class Settlement:
             done = self.done.copy()
             self.done.clear()
             self._untold += len(done)
+            self._pace.ended += len(done)
             self._stats.acked.update([received.event_type for received in done])
             self.guarantee.acked(done)
         if self._untold >= MOST_TOLD:
@@ -191,7 +196,9 @@ class Settlement:
         self.soon()
         if isinstance(outcome, Acked):
             self.done.append(received)
-        elif isinstance(outcome, Retried):
+            return
+        self._pace.ended += 1
+        if isinstance(outcome, Retried):
             self._stats.retried[received.event_type] += 1
             self._announce_retry(received, outcome)
             self.guarantee.retried(received, outcome)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 
+from hyperbus.runtime.in_flight.pace import SOON, Pace
 from hyperbus.runtime.in_flight.received import Received
 
 #: Entries of one read, at most; more gains nothing and holds the server longer.
@@ -30,7 +31,17 @@ class Inbox:
     `put` never waits: who reads asks for room first, so one read can go over the limit, and only one.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    def __init__(self, most: int, most_bytes: int, pace: Pace | None = None) -> None:
+        """Make one.
+
+        Args:
+            most: entries that may be held.
+            most_bytes: bytes that they may take.
+            pace: how many of them may wait to be handled; None: any number.
+        """
+        self._pace = pace
+        #: While nobody reads for want of room: how few entries have to be left waiting until somebody does.
+        self._low = 0
         self._gone: set[tuple[str, bytes]] | None = None
         self._most = most
         self._most_bytes = most_bytes
@@ -45,7 +56,10 @@ class Inbox:
         self._seen_size = float(_FIRST_SIZE)
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
+        self._interrupted = False
         self._on_starving: Callable[[], None] = _do_nothing
+        #: Since when a read waits for entries, on the monotonic clock; None while none does. Who reads writes it.
+        self.awaited_since: float | None = None
         #: Whether nothing more is handed out.
         self.closed = False
 
@@ -66,6 +80,33 @@ class Inbox:
         """Return how many entries of the size that was last seen fit into the bytes that may be held."""
         return int(self._most_bytes / self._seen_size)
 
+    def wanted(self) -> int:
+        """Return how many entries are wanted: what begins soon, as far as there is room; the rest is for others."""
+        room = self.room()
+        return room if self._pace is None else max(0, min(room, self._soon(self._pace) - len(self._waiting)))
+
+    def _soon(self, pace: Pace) -> int:
+        """Return how many entries may wait to be handled."""
+        return pace.free() + pace.within(SOON)
+
+    def surplus(self) -> int:
+        """Return how many entries wait that will not begin soon."""
+        waiting = len(self._waiting)
+        return max(0, waiting - self._soon(self._pace)) if waiting and self._pace is not None else 0
+
+    def take_surplus(self, most: int) -> list[Received]:
+        """Take the oldest of those that will not begin soon, at most `most`; they are held until released.
+
+        None that is a suspect: whether it is one is not known to others.
+        """
+        surplus = min(most, self.surplus())
+        items = list(self._waiting)
+        first = len(items) - self.surplus()
+        taken = [item for item in items[first:] if not item.suspect][:surplus]
+        chosen = set(map(id, taken))
+        self._waiting = deque(item for item in items if id(item) not in chosen)
+        return taken
+
     def _is_worthwhile(self, room: int) -> bool:
         return room > 0 and (not self._waiting or room >= min(self._worthwhile, self._fitting() // 4))
 
@@ -78,15 +119,44 @@ class Inbox:
             room = self.room()
             if self._is_worthwhile(room):
                 return room
-            if not self._waiting or self._fitting() < self._most:
-                self._on_starving()
+            self._starve()
             self._freed.clear()
             await self._freed.wait()
         return self.room()
 
+    async def wait_until_wanted(self) -> int:
+        """Wait until enough entries are wanted to be worth a read, or the inbox is closed; return how many.
+
+        Returns 0 when interrupted. It is worth one as soon as half of what may wait has begun, or, where handlers are
+        quick, as `wait_for_room` says.
+        """
+        if self._pace is None:
+            return await self.wait_for_room()
+        self._interrupted = False
+        while not (self.closed or self._interrupted):
+            room, soon, waiting = self.room(), self._soon(self._pace), len(self._waiting)
+            enough = max(1, min(self._worthwhile, self._fitting() // 4, soon // 2)) if waiting else 1
+            if room >= enough and soon - waiting >= enough:
+                return min(room, soon - waiting)
+            if room < enough:
+                self._starve()
+            self._low = soon - enough if room >= enough else 0
+            self._freed.clear()
+            await self._freed.wait()
+        return 0
+
+    def interrupt(self) -> None:
+        """Let `wait_until_wanted` return: there is something else to be done first."""
+        self._interrupted = True
+        self._freed.set()
+
     def when_starving(self, hurry: Callable[[], None]) -> None:
         """Call `hurry` when a read waits for acks: nothing is left to handle, or entries are so large that few fit."""
         self._on_starving = hurry
+
+    def _starve(self) -> None:
+        if not self._waiting or self._fitting() < self._most:
+            self._on_starving()
 
     @contextmanager
     def remembering(self) -> Iterator[set[tuple[str, bytes]]]:
@@ -110,6 +180,9 @@ class Inbox:
         """Take entries of one stream in, in order; one that is held already is left as it is."""
         taken = self.hold(stream, received)
         if taken:
+            pace = self._pace
+            if pace is not None and not self._waiting and pace.free():
+                pace.resume()
             self._waiting.extend(taken)
             self._wake(_WOKEN)
 
@@ -164,9 +237,10 @@ class Inbox:
         return taken
 
     def _after_taking(self) -> None:
-        if not self._waiting:
-            self._freed.set()  # what room there is should be filled, however little
-        elif self._waiters:
+        left = len(self._waiting)
+        if left <= self._low:
+            self._freed.set()  # with nothing left, what room there is should be filled, however little
+        if left and self._waiters:
             self._wake(_WOKEN)
 
     @property
@@ -182,6 +256,9 @@ class Inbox:
         """
         if self._waiting or self.closed:
             return
+        if self._pace is not None:
+            self._pace.rested = self._pace.monotonic()
+            self._freed.set()  # a lane is free
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -205,6 +282,11 @@ class Inbox:
         # setting it for every ack would wake the reader for room that it leaves to grow
         if self._is_worthwhile(self.room()):
             self._freed.set()
+
+    def give_up(self, received: Iterable[Received]) -> None:
+        """Release entries that are another worker's by now."""
+        for item in received:
+            self.release(item.stream, (item.id,))
 
     def close(self) -> list[Received]:
         """Hand out nothing more; return what nobody began to handle."""

@@ -106,6 +106,10 @@ class ParkedEntries:
                 others.append(item)
         return others
 
+    def look_soon(self, _notice: bytes = b"") -> None:
+        """Look now whether something is due: another worker has given it back."""
+        self._look.set()
+
     def close(self) -> None:
         """Let `run` end once the server knows of everything that has ended."""
         self._closing = True

@@ -19,8 +19,8 @@ from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.pending_recovery import PendingRecovery
-from hyperbus.runtime.reading.read_planner import ReadPlanner
-from hyperbus.transport import FIRST_ID, Page, Reader
+from hyperbus.runtime.reading.read_planner import Ask, ReadPlanner
+from hyperbus.transport import FIRST_ID, Page, Read, Reader
 
 #: How long a read waits for something new before it is asked again.
 BLOCK: Seconds = 2.0
@@ -35,8 +35,8 @@ _ENOUGH = 20
 class GroupReader:
     """Reads for one consumer of a group.
 
-    1. Waits for room in the inbox, then for entries; one read covers every stream of the group. Where many have more
-       than it can take, `ReadPlanner` asks a few at a time.
+    1. Waits until the inbox wants more, then for entries; one read covers every stream of the group. Where many have
+       more than it can take, `ReadPlanner` asks a few at a time.
     2. After any read that may have been answered unheard, asks for what this consumer holds pending.
     3. Creates a group again that the server has lost.
     4. Sets aside, for a while, a stream that is no stream, and one of several that the server refuses to read. When
@@ -124,9 +124,10 @@ class GroupReader:
             await self._look_again()
             await self._pause(LOOK_AGAIN if self._stream_set.has_refused else BLOCK)
             return True
-        room = await self._inbox.wait_for_room()
+        room = await self._inbox.wait_until_wanted()
         block = await self._wait_until_owned()
-        if self._stopping or self._doubt.raised:  # what is found again is older than what a read would bring
+        # what is found again is older than what a read would bring
+        if self._stopping or self._doubt.raised or not room:
             return self._ownership.ordered  # who may not read for long has nothing else to go by
         if self._stream_set.has_refused:
             block = min(block, LOOK_AGAIN)
@@ -137,9 +138,7 @@ class GroupReader:
         if turn.wait is not None:  # there are very many
             block = min(block, turn.wait)
             turns.expect(set(turn.names).difference(ask.names))
-        read = await self._connection.read_group(
-            member.group, member.consumer, ask.names, count=ask.each, block=block if ask.waits else 0
-        )
+        read = await self._ask(ask, block)
         now = member.clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
@@ -148,6 +147,16 @@ class GroupReader:
         if len(names) > 1:
             self._planner.answered(ask, {stream: len(page) for stream, page in read})
         return True
+
+    async def _ask(self, ask: Ask, block: Seconds) -> Read:
+        member, inbox = self._member, self._inbox
+        inbox.awaited_since = member.clock.monotonic() if ask.waits else None
+        try:
+            return await self._connection.read_group(
+                member.group, member.consumer, ask.names, count=ask.each, block=block if ask.waits else 0
+            )
+        finally:
+            inbox.awaited_since = None
 
     async def _wait_until_owned(self) -> Seconds:
         """Wait until this worker may read, where its group is ordered; return how long the read may wait.

@@ -41,6 +41,7 @@ class PendingRecovery:
         """Interrupt a read that waits whenever the doubt is urgent; until cancelled."""
         while True:
             await self._doubt.urgent()
+            self._inbox.interrupt()
             await self._connection.wake()
 
     async def settle(self) -> None:

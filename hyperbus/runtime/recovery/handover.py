@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -50,6 +50,17 @@ class Handover:
                 counts = [(item.id, item.tries - 1) for item in items]
                 await member.streams.set_delivery_counts(stream, member.group, member.consumer, counts)
 
+    async def give_to(self, peer: str, received: Sequence[Received]) -> None:
+        """Hand entries over to one worker, and tell it.
+
+        Raises:
+            HyperbusError: the server is away, or refuses; some were handed over, perhaps.
+        """
+        streams = by_stream(received)
+        for stream, items in streams.items():
+            await self._hand_over(stream, peer, items)
+        await self._tell(peer, streams)
+
     def hear(self, notice: bytes) -> None:
         """Take a notice of entries that were handed over: if it was to this worker, it looks for them at once."""
         with suppress(msgspec.MsgspecError, ValueError, RecursionError):  # anybody can write a notice
@@ -67,20 +78,26 @@ class Handover:
             except HyperbusError:
                 left += items  # what was handed over all the same is no longer ours, and not counted back
         for peer, streams in given.items():
-            with suppress(HyperbusError):  # it finds them itself, only later
-                await self._notifier.notify(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
+            await self._tell(peer, streams)
         return left
+
+    async def _tell(self, peer: str, streams: Iterable[str]) -> None:
+        with suppress(HyperbusError):  # it finds them itself, only later
+            await self._notifier.notify(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
+
+    async def _hand_over(self, stream: str, peer: str, items: Sequence[Received]) -> None:
+        member, counts = self._member, [(item.id, item.tries) for item in items]
+        await member.streams.hand_over(stream, member.group, member.consumer, peer, counts)
 
     async def _share_out_stream(self, stream: str, items: Sequence[Received], given: dict[str, list[str]]) -> bool:
         """Share out entries of one stream, and note in `given` who was; False: there is nobody."""
-        member, peers = self._member, await self._peers(stream)
+        peers = await self._peers(stream)
         if not peers:
             return False
         share = -(-len(items) // len(peers))
         for peer, start in zip(peers, range(0, len(items), share), strict=False):
             given.setdefault(peer, []).append(stream)
-            counts = [(item.id, item.tries) for item in items[start : start + share]]
-            await member.streams.hand_over(stream, member.group, member.consumer, peer, counts)
+            await self._hand_over(stream, peer, items[start : start + share])
         return True
 
     async def _peers(self, stream: str) -> list[str]:

@@ -7,8 +7,10 @@ import os
 from typing import Any, Self
 
 import msgspec
+import pytest
 
 from hyperbus import Bus, Event
+from hyperbus.runtime.in_flight.pace import Pace
 from hyperbus.settings import Settings
 from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
@@ -20,6 +22,11 @@ _numbers = itertools.count()
 def unique(word: str = "t") -> str:
     """Return a name that no other test uses; it can be an event type and a group."""
     return f"{word}{os.getpid()}_{next(_numbers)}"
+
+
+def read_ahead(monkeypatch: pytest.MonkeyPatch, entries: int = 10_000) -> None:
+    """Let workers hold as many entries that wait for their handlers, as those do whose handlers were quick so far."""
+    monkeypatch.setattr(Pace, "within", lambda _self, _seconds: entries)
 
 
 class Running:

@@ -10,7 +10,7 @@ import pytest
 from hyperbus import BusUnavailable, Event, consumer
 from hyperbus.signals import Acknowledged
 from tests.recorder import eventually
-from tests.unit.runtime.running import Running, unique
+from tests.unit.runtime.running import Running, read_ahead, unique
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])
@@ -39,8 +39,9 @@ async def test_what_a_broken_read_brought_is_found_in_whichever_stream_it_is(odd
     assert broken == [f"events:{kinds[odd]}"]
 
 
-async def test_what_is_acked_while_it_is_read_again_is_not_handled_again() -> None:
+async def test_what_is_acked_while_it_is_read_again_is_not_handled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server told of it before its ack: that answer is old when it comes."""
+    read_ahead(monkeypatch)
     kind, group, seen, broken = unique(), unique(), list[int](), list[Any]()
     release = asyncio.Event()
     here = Running()

@@ -18,7 +18,7 @@ from hyperbus.signals import Acknowledged, ConnectionChanged, GroupRebuilt, Reco
 from hyperbus.transport import Entry
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
-from tests.unit.runtime.running import Running, body, unique
+from tests.unit.runtime.running import Running, body, read_ahead, unique
 
 
 def collects(seen: list[Any], **options: Any) -> Any:
@@ -228,8 +228,9 @@ async def test_a_group_that_is_lost_is_made_again_and_nothing_is_missed() -> Non
     assert (rebuilt.group, rebuilt.stream) == (group, f"events:{kind}")
 
 
-async def test_a_read_that_broke_off_after_delivering_is_recovered() -> None:
+async def test_a_read_that_broke_off_after_delivering_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that were delivered unheard are found pending and handled; a deleted one among them leaves."""
+    read_ahead(monkeypatch)
     kind, group, seen, done = unique(), unique(), [], []
     here = Running()
 
@@ -385,8 +386,9 @@ async def test_a_reader_whose_only_key_is_wrong_waits_and_stops_when_told(audien
         assert time.monotonic() - started < 4
 
 
-async def test_a_worker_stops_in_the_middle_of_recovering() -> None:
+async def test_a_worker_stops_in_the_middle_of_recovering(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for room that does not come; told to stop, it ends."""
+    read_ahead(monkeypatch)
     kind, begun, broken = unique(), asyncio.Event(), []
     here = Running(prefetch=2, drain_timeout=0.2)
 

@@ -16,7 +16,7 @@ from hyperbus.signals import Acknowledged, Claimed, ConnectionChanged, Recovered
 from hyperbus.transport import record_names
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
-from tests.unit.runtime.running import Running, unique
+from tests.unit.runtime.running import Running, read_ahead, unique
 
 
 @pytest.fixture(autouse=True)
@@ -187,8 +187,11 @@ async def test_a_sweep_that_is_refused_is_tried_again() -> None:
             await here.recorder.wait_for_one(Claimed)
 
 
-async def test_a_stopping_worker_finishes_what_runs_and_hands_back_the_rest_untried() -> None:
+async def test_a_stopping_worker_finishes_what_runs_and_hands_back_the_rest_untried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The running handler is done and acked; what nobody began keeps its count, and the worker leaves the group."""
+    read_ahead(monkeypatch)
     kind, group = unique(), unique()
     begun, release = asyncio.Event(), asyncio.Event()
     done: list[int] = []
@@ -290,8 +293,9 @@ async def test_leaving_by_an_error_or_a_cancellation_drains_too(how: str) -> Non
         assert await here.pending(kind, group) == {}
 
 
-async def test_a_second_cancellation_stops_at_once() -> None:
+async def test_a_second_cancellation_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What had not begun is handed back untried all the same."""
+    read_ahead(monkeypatch)
     kind, group = unique(), unique()
     begun = asyncio.Event()
 

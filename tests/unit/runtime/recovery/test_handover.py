@@ -24,7 +24,7 @@ from hyperbus.signals import Announcer, Claimed, Recovered, WorkerChanged
 from hyperbus.transport import FIRST_ID, NewEntry, Streams
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
-from tests.unit.runtime.running import Running, unique
+from tests.unit.runtime.running import Running, read_ahead, unique
 
 
 class Place:
@@ -126,6 +126,7 @@ async def test_an_answer_that_was_lost_does_not_keep_the_new_owner_from_hearing(
 
 async def test_entries_whose_notice_was_lost_are_found_by_their_new_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else would take them: their owner lives. So it asks, now and then, what it holds."""
+    read_ahead(monkeypatch)
     monkeypatch.setattr(reclaimer, "RECOUNT", 0.05)
     monkeypatch.setattr(reclaimer, "SWEEP", 0.02)
     monkeypatch.setattr(reader, "BLOCK", 0.1)
@@ -162,8 +163,9 @@ async def test_entries_whose_notice_was_lost_are_found_by_their_new_owner(monkey
         assert sum(signal.count for signal in there.recorder.of(Recovered)) == 5
 
 
-async def test_a_worker_that_just_became_ready_is_handed_over_to() -> None:
+async def test_a_worker_that_just_became_ready_is_handed_over_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is known to the group before it says that it is ready."""
+    read_ahead(monkeypatch)
     kind, group, seen = unique(), unique(), list[int]()
     begun, release = asyncio.Event(), asyncio.Event()
 
