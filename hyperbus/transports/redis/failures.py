@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
-from hyperbus.transports.dead_letters import from_fields, to_fields
+from hyperbus.transports.dead_letters import from_fields
 from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
+from hyperbus.transports.redis.dead_letters import move_letters
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.commands import milliseconds
-from hyperbus.transports.redis.script import SCRIPT_ENTRIES, SCRIPT_IDS, Script, flags, slices, words_of
+from hyperbus.transports.redis.script import SCRIPT_IDS, Script, flags, slices, words_of
 
 #: How long suspects are remembered.
 _SUSPECTS_TTL: Seconds = 7 * 24 * 3600.0
@@ -61,9 +62,10 @@ class RedisFailures(Part):
 
     async def dead_letter(self, stream: str, group: str, consumer: str, letters: Sequence[DeadLetter]) -> list[bool]:
         """Append to the group's dead letters and ack, where `consumer` still owns the entry; tell which."""
-        keys = (stream, dead_letter_key(stream, group))
-        calls = [(keys, (group, consumer, *packed)) for packed in pack_letters(letters, consumer)]
-        return flags(await self._commands.run_script(_DEAD_LETTER, calls))
+        key = dead_letter_key(stream, group)
+        return await move_letters(
+            self._commands, _DEAD_LETTER, (stream, key), (group, consumer), key=key, letters=letters, consumer=consumer
+        )
 
     async def dead_letters(
         self, stream: str, group: str, *, after: bytes = FIRST_ID, count: int = 100
@@ -89,15 +91,3 @@ class RedisFailures(Part):
         commands = [("HMGET", suspects_key(stream, group), *part) for part in slices(ids, SCRIPT_IDS)]
         replies = await self._commands.run(commands)
         return [int(count) if count and count.isdigit() else 0 for reply in replies for count in reply]
-
-
-def pack_letters(letters: Sequence[DeadLetter], consumer: str) -> list[list[str | bytes | int]]:
-    """Write dead letters as arguments of scripts: for each its entry id, the number of words, the words."""
-    packed: list[list[str | bytes | int]] = []
-    for part in slices(letters, SCRIPT_ENTRIES):
-        arguments: list[str | bytes | int] = []
-        for letter in part:
-            words = to_fields(letter, consumer)
-            arguments += [letter.entry_id, len(words), *words]
-        packed.append(arguments)
-    return packed

@@ -9,7 +9,7 @@ from msgspec import MsgspecError, msgpack
 from hyperbus.clock import Seconds
 from hyperbus.transport import DeadLetter, Parked
 from hyperbus.transports.keys import dead_letter_key, parked_due_key, parked_key
-from hyperbus.transports.redis.failures import pack_letters
+from hyperbus.transports.redis.dead_letters import move_letters
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.script import SCRIPT_ENTRIES, SCRIPT_IDS, Script, flags, slices, words_of
 
@@ -71,9 +71,11 @@ class RedisParking(Part):
         self, stream: str, group: str, holder: str, letters: Sequence[DeadLetter]
     ) -> list[bool]:
         """Move entries to the group's dead letters, atomically, where `holder` still has them; tell which."""
-        keys = (*_keys(stream, group), dead_letter_key(stream, group))
-        calls = [(keys, (holder, *packed)) for packed in pack_letters(letters, holder)]
-        return flags(await self._commands.run_script(_DEAD_LETTER_PARKED, calls))
+        key = dead_letter_key(stream, group)
+        keys = (*_keys(stream, group), key)
+        return await move_letters(
+            self._commands, _DEAD_LETTER_PARKED, keys, (holder,), key=key, letters=letters, consumer=holder
+        )
 
     async def parked_count(self, groups: Sequence[tuple[str, str]]) -> list[int]:
         """Return how many entries each (stream, group) has parked, those that are held included."""
