@@ -1,6 +1,7 @@
 # One image for every process of hyperbus: `hyperbus run consumers` by default, any other command as arguments.
 # Behind a proxy: --build-arg HTTPS_PROXY=..., another package index: --build-arg PIP_INDEX_URL=...
-ARG PYTHON_IMAGE=python:3.13-slim
+# The base is one image and not whatever its tag names today; docs/docker.md says how to renew it.
+ARG PYTHON_IMAGE=python:3.13-slim@sha256:9662417aace5ae7b8e2609cce472b72a8958e134ba372808abe9cc1a0c0125e6
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_INDEX_URL
@@ -25,5 +26,12 @@ WORKDIR /app
 USER hyperbus
 EXPOSE 9464 8765
 STOPSIGNAL SIGTERM
+# Only `hyperbus run` serves /healthz; whatever else runs here is well while it runs.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", "\
+import http.client, os, sys; \
+serves = b'\\0run\\0' in open('/proc/1/cmdline', 'rb').read(); \
+server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('HYPERBUS_HTTP_PORT') or 9464), timeout=4); \
+serves and server.request('GET', '/healthz'); \
+sys.exit(serves and server.getresponse().status != 200)"]
 ENTRYPOINT ["hyperbus"]
 CMD ["run", "consumers"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -50,6 +51,8 @@ class Stack:
         ports = ("REDIS_PORT", "HYPERBUS_HTTP_PORT", "HYPERBUS_WEBSOCKET_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "HYPERBUS_"))}
         self._environment = kept | dict.fromkeys(ports, "0") | {"HYPERBUS_IMAGE": self.image}
+        for variable, default in re.findall(r"\$\{(\w+_IMAGE):-(.+?)\}", (ROOT / "docker-compose.yml").read_text()):
+            self._environment.setdefault(variable, self._image_at_hand(default))
 
     def compose(self, *arguments: str) -> str:
         return self._docker("compose", "--project-name", self.project, "--project-directory", str(ROOT), *arguments)
@@ -73,6 +76,14 @@ class Stack:
     def remove(self) -> None:
         self.compose("--profile", "grafana", "down", "--volumes", "--timeout", "20")
         self._docker("image", "rm", "--force", self.image)
+
+    def _image_at_hand(self, name: str) -> str:
+        """Return an image, or what an engine that cannot pull it has under its name."""
+        short = name.partition("@")[0]
+        for known in (name, short, f"{short.rpartition(':')[0]}:latest"):
+            if subprocess.run(["docker", "image", "inspect", known], capture_output=True, check=False).returncode == 0:
+                return known
+        return name
 
     def _docker(self, *arguments: str) -> str:
         done = subprocess.run(
