@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import HyperbusError, InvalidSettingError, PortInUseError
+from hyperbus.http.open_files import open_files
 from hyperbus.logger import get_logger
 
 #: A request's line and headers may take this many bytes, and this long to arrive.
@@ -88,7 +89,7 @@ class HttpServer:
         """
         try:
             self._server = await asyncio.start_server(
-                self._accept, self._host, self._wanted_port, limit=MAX_HEAD_BYTES, backlog=MAX_CONNECTIONS
+                self._accept, self._host, self._wanted_port, limit=MAX_HEAD_BYTES, backlog=_most_connections()
             )
         except OSError as error:
             raise _cannot_listen(self._host, self._wanted_port, error) from error
@@ -108,9 +109,10 @@ class HttpServer:
         await server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        crowded = len(self._connections) - len(self._leaving) >= MAX_CONNECTIONS and not self._make_way()
+        most = _most_connections()
+        crowded = len(self._connections) - len(self._leaving) >= most and not self._make_way()
         task = asyncio.create_task(self._serve(reader, writer, crowded=crowded))
-        if len(self._connections) >= 2 * MAX_CONNECTIONS:  # even telling them to come back has a limit
+        if len(self._connections) >= 2 * most:  # even telling them to come back has a limit
             writer.transport.abort()
         self._connections.add(task)
         if not crowded:
@@ -148,7 +150,7 @@ class HttpServer:
         unread = False
         try:
             if crowded:
-                raise _refuse(503, f"{MAX_CONNECTIONS} connections are open already; try again\n")
+                raise _refuse(503, f"{_most_connections()} connections are open already; try again\n")
             method, path = self._check(await _read_head(reader))
             head_only = method == "HEAD"
             response = await self._answered(path, writer)
@@ -201,6 +203,12 @@ class HttpServer:
         except Exception as error:  # noqa: BLE001 - a route is somebody else's code
             self._log.error("route failed", path=path, error=repr(error))
             return Response(500, _TEXT, b"the answer could not be made; the log says why\n")
+
+
+def _most_connections() -> int:
+    """Return how many connections there may be: few where few files may be open."""
+    limit, _ = open_files()
+    return min(MAX_CONNECTIONS, max(limit // 6, 1))
 
 
 async def _read_head(reader: asyncio.StreamReader) -> list[bytes]:

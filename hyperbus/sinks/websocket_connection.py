@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 
+from hyperbus.http.open_files import open_files
 from hyperbus.logger import get_logger
 
 #: What a client says, frame by frame: so many at once, and so many a second.
@@ -21,9 +21,6 @@ MOST_UNREAD = 100
 GOODBYE = 1.0
 #: Bytes that are looked at before its frames are counted: at the least of all frames, some hundreds.
 _SLICE = 4 * 1024
-#: Open files that are left to the rest of the process: a quarter, but no more and no less than this.
-_MOST_RESERVED = 256
-_LEAST_RESERVED = 64
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 17\r\nRetry-After: 1\r\n\r\n"
     b"too many clients\n"
@@ -159,14 +156,6 @@ class BoundedConnection(ServerConnection):
         """Take nothing more. The library takes this back when its own queue has room again."""
         with suppress(RuntimeError):  # it closes already
             self.transport.pause_reading()
-
-
-def open_files() -> tuple[int, int]:
-    """Return how many files this process may have open, and how many of them are not for clients."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        limit = 2**31
-    return limit, min(_MOST_RESERVED, max(limit // 4, min(_LEAST_RESERVED, limit // 2)))
 
 
 def connections_through(most: int) -> Callable[..., BoundedConnection]:

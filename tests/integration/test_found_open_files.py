@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
+import signal
+import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -100,3 +105,31 @@ async def test_readers_heartbeat_and_ports_come_back_when_there_are_files_again(
             assert running.workers() == workers, running.err
             assert len(running.err.splitlines()) < 100, running.err
             assert await asyncio.to_thread(running.stop) == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limit cannot be set")
+def test_idle_connections_leave_a_supervisor_with_few_open_files_its_own(server: Server, tmp_path: Path) -> None:
+    """`ulimit -n 64` and a hundred of them: it answers, starts a process anew, and writes no flood."""
+    write_modules(
+        tmp_path,
+        few="from hyperbus import Event, consumer\n\n"
+        '@consumer(group="files_few", types=["files.few"])\nasync def handle(event: Event) -> None: ...\n',
+    )
+    variables = {"HYPERBUS_URL": server.url, "HYPERBUS_HTTP_PORT": "0", "HYPERBUS_LOG_FORMAT": "json"}
+    with Running("run", "few", folder=tmp_path, variables=variables) as running:
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+        place = running.wait_until_ready()
+        port = int(place["metrics"].removesuffix("/metrics").rpartition(":")[2])
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(100)]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
+                assert answer.status == 200
+            (dead,) = running.workers()
+            os.kill(dead, signal.SIGKILL)
+            wait_for(lambda: dead not in running.workers() and running.is_ready(), lambda: running.err[-4000:])
+        finally:
+            for connection in idle:
+                connection.close()
+        assert "Too many open files" not in running.err
+        assert len(running.err.splitlines()) < 30, running.err[-4000:]
+        assert running.stop() == 0

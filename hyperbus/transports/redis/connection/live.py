@@ -227,7 +227,10 @@ async def open_connection(address: Address, connect_timeout: Seconds) -> Connect
     """
     place = address.description
     try:
-        opened = address.connection()  # which reads a file, and there may be none left to open
+        opened = address.connection()
+    except OSError as error:  # it reads a file, and there may be none left to open
+        raise BusUnavailable(f"no connection to {place} can be made: {error}") from None
+    try:
         async with asyncio.timeout(connect_timeout):
             await opened.connect()  # type: ignore[no-untyped-call]
     except redis_errors.AuthenticationError as error:
