@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from hyperbus.declaration.middleware import Middleware
 from hyperbus.declaration.ordering import KeyOf, OrderBy, check_field, key_function
 from hyperbus.declaration.retry_policy import Backoff, Policies, check_policies, policy_for
 from hyperbus.declaration.signature import Signature, read_signature
+from hyperbus.declaration.target import keep, target_of
 from hyperbus.errors import DeclarationError, InvalidSettingError
 from hyperbus.event.data import EventData, type_of
 from hyperbus.event.routing import TypeFilter, check_name
@@ -72,7 +72,8 @@ class Declaration:
     middleware: tuple[Middleware, ...]
     thread_limit: int
     prefetch: int | None
-    #: Where it was declared: "module.qualname".
+    #: Where it was declared, and the same with its name there: "module.qualname".
+    module: str
     place: str
 
     def policy_for(self, error: BaseException) -> Backoff | None:
@@ -81,6 +82,8 @@ class Declaration:
 
 
 def consumer(
+    decorated: Callable[..., Any] | None = None,
+    /,
     *,
     group: str | None = None,
     types: Iterable[str | type[EventData]] | None = None,
@@ -97,9 +100,13 @@ def consumer(
     thread_limit: int | None = None,
     prefetch: int | None = None,
 ) -> Callable[[DecoratedT], DecoratedT]:
-    """Declare a function, or a subclass of `Consumer`, to be a consumer.
+    """Declare a function, a subclass of `Consumer`, or anything else that is called with an event, to be a consumer.
+
+    Without options the brackets can be left out. Around what cannot be written to, such as a bound method, it returns
+    a `functools.partial`, which is the consumer.
 
     Args:
+        decorated: what is declared, where the brackets are left out.
         group: the consumer group; by default the declaration's name in snake_case.
         types: event types by name, glob (`*` matches dots too) or class; by default those of the annotation.
         concurrency: how many deliveries (or batches) a worker handles at once.
@@ -122,18 +129,19 @@ def consumer(
     Raises:
         DeclarationError: the declaration cannot work; the message says why.
     """
-    outer = sys._getframe(1).f_locals  # noqa: SLF001 - annotations may name local classes
-    scope = dict(outer)
+    caller = sys._getframe(1)  # noqa: SLF001 - annotations may name local classes
+    scope, module = dict(caller.f_locals), str(caller.f_globals.get("__name__", ""))
     listed = types if types is None or isinstance(types, str) else tuple(types)  # read twice below
 
-    def decorate(decorated: DecoratedT) -> DecoratedT:
-        where = f"{decorated.__module__}.{decorated.__qualname__}"
-        signature = _signature(decorated, scope)
+    def decorate(decorated: Any) -> Any:
+        target = target_of(decorated, Consumer, module)
+        where = target.place
+        signature = read_signature(target.handler, method=target.is_method, scope=scope, name=where)
         chosen = _check_types(where, listed, signature)
         try:
             declaration = Declaration(
-                name=_snake_case(decorated.__name__),
-                group=check_name("group", _snake_case(decorated.__name__) if group is None else group),
+                name=target.name or group or "",
+                group=_group(where, target.name, group),
                 types=TypeFilter(chosen),
                 data_types={type_of(data_type): data_type for data_type in _classes(listed, signature)},
                 signature=signature,
@@ -150,15 +158,19 @@ def consumer(
                 middleware=tuple(middleware),
                 thread_limit=_thread_limit(where, thread_limit, concurrency),
                 prefetch=None if prefetch is None else _within(where, "prefetch", prefetch, MOST_PREFETCH),
+                module=target.module,
                 place=where,
             )
         except InvalidSettingError as error:
             raise DeclarationError(f"{where}: {error}") from error
         _check_combination(declaration, has_retry=retry is not None)
-        setattr(decorated, ATTRIBUTE, declaration)
-        return decorated
+        return keep(decorated, target, ATTRIBUTE, declaration)
 
-    return decorate
+    if isinstance(decorated, str | bytes):
+        raise DeclarationError(
+            f"consumer({decorated!r}) says not what that is: say group={decorated!r}, or types=[...]"
+        )
+    return decorate if decorated is None else decorate(decorated)
 
 
 def declaration_of(declared: object) -> Declaration:
@@ -189,15 +201,10 @@ def check_declarations(declarations: Sequence[Declaration]) -> None:
                 )
 
 
-def _signature(decorated: Callable[..., Any], scope: Mapping[str, Any]) -> Signature:
-    if not inspect.isclass(decorated):
-        return read_signature(decorated, method=False, scope=scope)
-    if not issubclass(decorated, Consumer):
-        raise DeclarationError(f"{decorated.__qualname__} has to be a subclass of hyperbus.Consumer")
-    handle = getattr(decorated, "handle", None)
-    if handle is None:
-        raise DeclarationError(f"{decorated.__qualname__} has no handle(self, event) method")
-    return read_signature(handle, method=True, scope=scope)
+def _group(where: str, name: str, group: str | None) -> str:
+    if group is None and not name:
+        raise DeclarationError(f"{where}: '<lambda>' cannot be a group: say group='...'")
+    return check_name("group", name if group is None else group)
 
 
 def _classes(types: Iterable[str | type[EventData]] | None, signature: Signature) -> tuple[type[EventData], ...]:
@@ -318,7 +325,3 @@ def _check_order(declaration: Declaration) -> None:
             check_field(declaration.order_by, declaration.data_types.values())
         except DeclarationError as error:
             raise DeclarationError(f"{where}: {error}") from error
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -31,36 +32,65 @@ class Signature:
     is_async: bool
 
 
-def read_signature(handler: Callable[..., Any], *, method: bool, scope: Mapping[str, Any]) -> Signature:
+def read_signature(
+    handler: Callable[..., Any], *, method: bool, scope: Mapping[str, Any], name: str | None = None
+) -> Signature:
     """Read a handler's signature. `scope` holds names that its annotations may use besides its module's.
 
+    `name` is that of the consumer, for people; by default the handler's own.
+
     Raises:
-        DeclarationError: it takes something that the runtime would not give it.
+        DeclarationError: it takes something that the runtime would not give it, or would not run when it is called.
     """
-    name = handler.__qualname__
-    parameters = list(inspect.signature(handler).parameters.values())[1 if method else 0 :]
+    function = underlying(handler)
+    name = name or str(getattr(function, "__qualname__", function))
+    _check_runs(name, function)
+    try:
+        parameters = list(inspect.signature(handler).parameters.values())[1 if method else 0 :]
+    except (ValueError, TypeError) as error:
+        raise DeclarationError(f"what {name} takes cannot be found out: wrap it in a function of (event)") from error
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_event = bool(positional) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if not takes_event or len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004
         raise DeclarationError(f"{name} has to take (event) or (event, delivery)")
-    hints = _hints(handler, scope)
+    hints = _hints(name, function, scope)
     data_types, batch = _read_annotation(name, hints.get(parameters[0].name, Event))
     return Signature(
         data_types=data_types,
         batch=batch,
         wants_delivery=len(positional) > 1,
-        is_async=inspect.iscoroutinefunction(handler),
+        is_async=inspect.iscoroutinefunction(function),
     )
 
 
-def _hints(handler: Callable[..., Any], scope: Mapping[str, Any]) -> dict[str, Any]:
-    module = sys.modules.get(handler.__module__)
+def underlying(handler: Any) -> Any:
+    """Return the function that is called in the end, behind a `functools.partial` and an object that is callable."""
+    while True:
+        if isinstance(handler, functools.partial):
+            handler = handler.func
+        elif inspect.isroutine(handler) or inspect.isclass(handler) or not callable(handler):
+            return handler
+        else:
+            handler = handler.__call__
+
+
+def _check_runs(name: str, function: Any) -> None:
+    code = getattr(function, "__code__", None)
+    is_old_coroutine = code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE
+    if inspect.isasyncgenfunction(function) or (inspect.isgeneratorfunction(function) and not is_old_coroutine):
+        raise DeclarationError(
+            f"{name} is a generator, and nothing of it would run when it is called: drop its `yield`"
+        )
+
+
+def _hints(name: str, function: Any, scope: Mapping[str, Any]) -> dict[str, Any]:
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
     try:
-        return get_type_hints(handler, vars(module) if module else {}, dict(scope))
+        return get_type_hints(function, vars(module) if module else {}, dict(scope))
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise DeclarationError(
-            f"the annotation of {handler.__qualname__} cannot be read: {error}; import that name at run time "
+            f"the annotation of {name} cannot be read: {error}; import that name at run time "
             f"(not under TYPE_CHECKING), or annotate the event as `Event` and pass types="
         ) from error
 

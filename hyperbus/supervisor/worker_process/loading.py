@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from hyperbus.declaration.consumer import ATTRIBUTE, check_declarations, declaration_of
+from hyperbus.declaration.consumer import ATTRIBUTE, Declaration, check_declarations, declaration_of
 from hyperbus.error_text import describe, place_of
 from hyperbus.errors import ConsumersNotFoundError, HyperbusError
 
@@ -32,7 +31,7 @@ def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> lis
     found: list[object] = []
     for name in modules:
         for module in _import(name):
-            found.extend(item for item in _declared_in(module) if item not in found)
+            found.extend(item for item in _declared_in(module) if all(item is not other for other in found))
     if not found:
         raise ConsumersNotFoundError(
             f"{', '.join(modules) or 'nothing'} declares no consumer; decorate a function or class with @consumer(...)"
@@ -80,10 +79,19 @@ def import_failure(error: BaseException) -> HyperbusError:
 
 def _declared_in(module: ModuleType) -> Iterable[object]:
     for value in vars(module).values():
-        if not (inspect.isclass(value) or inspect.isfunction(value)):
-            continue
-        if value.__module__ == module.__name__ and ATTRIBUTE in vars(value):
+        if _is_declared_in(module, value):
             yield value
+        if issubclass(type(value), type) and value.__module__ == module.__name__:
+            static = [member.__func__ for member in vars(value).values() if isinstance(member, staticmethod)]
+            yield from (function for function in static if _is_declared_in(module, function))
+
+
+def _is_declared_in(module: ModuleType, value: object) -> bool:
+    try:
+        declaration = vars(value).get(ATTRIBUTE)
+    except Exception:  # noqa: BLE001 - a module holds anything: proxies that may not be asked yet, and what has no vars
+        return False
+    return type(declaration) is Declaration and declaration.module == module.__name__
 
 
 def _as_module(path: str) -> str:
