@@ -116,6 +116,7 @@ class Bus:
         try:
             await self._stack.aclose()
         finally:
+            self._signal_log.close()
             self._calls.close()
             self._home = self._services = None
 

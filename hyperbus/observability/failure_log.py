@@ -149,7 +149,9 @@ def _line(failed: _Failed) -> tuple[str, str]:
         return "error", f"{words}; it becomes a dead letter" if failed.cause != "raised" else (
             f"{words}; the event becomes a dead letter"
         )
-    return "error", f"{words}; the event is not tried again"
+    return "error", f"{words}; it is left out" if failed.cause == "undecodable" else (
+        f"{words}; the event is not tried again"
+    )
 
 
 def _values(failed: _Failed) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.logger import get_logger
 from hyperbus.observability.failure_log import FailureLog
 from hyperbus.signals import (
+    Acknowledged,
     BoundReached,
     Claimed,
     ConnectionChanged,
@@ -20,8 +21,10 @@ from hyperbus.signals import (
     GhostStream,
     GroupAbandoned,
     GroupRebuilt,
+    Handled,
     HardCapNear,
     LocalHandlerFailed,
+    Published,
     Recovered,
     RefusalChanged,
     Signal,
@@ -47,6 +50,7 @@ _STATES = {
     "cut off": ("warning", "drain time is up: handlers were cut off"),
     "stopped": ("info", "worker stopped"),
 }
+_USUAL = frozenset({Acknowledged, Handled, Published})
 _MAX_STREAMS = 10
 
 
@@ -70,6 +74,8 @@ class SignalLog:
 
     def __call__(self, signal: Signal) -> None:
         """Log `signal`, if its kind is worth it and has not said too much lately."""
+        if type(signal) in _USUAL and not self._windows:
+            return  # these come with every batch
         if isinstance(signal, DeliveryFailed | LocalHandlerFailed):
             self._failures(signal)
             return

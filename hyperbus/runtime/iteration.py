@@ -14,11 +14,11 @@ from hyperbus.event.envelope import Event
 from hyperbus.event.routing import TypeFilter
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.in_flight.decoder import EventDecoder
-from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.in_flight.received import Received, receive
 from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.services import Services
 from hyperbus.runtime.worker import Worker
-from hyperbus.signals import Announcer
+from hyperbus.signals import Announcer, DeliveryFailed
 from hyperbus.transport import FIRST_ID, Entry, Read
 
 #: Entries of one stream in one read of `read_events`.
@@ -105,13 +105,22 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                 (received,) = receive(stream, stream_set.type_in(stream), [entry], services.clock.now())
                 try:
                     event = decoder.decode(received)
-                except DecodeError:
-                    continue  # what cannot be read has no place in a loop over events; groups dead-letter it
+                except DecodeError as error:  # it has no place in a loop over events; groups dead-letter it
+                    services.announcer.announce(_left_out(received, error))
+                    continue
                 yield event
     finally:
         services.cursors.discard(cursor)
         services.finder.unsubscribe(found)
         await connection.close()
+
+
+def _left_out(received: Received, error: DecodeError) -> DeliveryFailed:
+    return DeliveryFailed(
+        consumer="bus.read", group="bus.read", stream=received.stream, entry_id=received.id.decode(),
+        event_type=received.event_type, event_id=None, workflow_id=None, tries=1, most_tries=None,
+        cause="undecodable", after=None, dead_lettered=False, error=error,
+    )  # fmt: skip
 
 
 def _start_id(after: str | None) -> bytes:

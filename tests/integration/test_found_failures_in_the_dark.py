@@ -259,6 +259,30 @@ asyncio.run(main())
         assert word in ended.err
 
 
+def test_an_event_that_cannot_be_read_is_told_of_in_the_history(tmp_path: Path) -> None:
+    """`bus.read` leaves it out; which entry it was, and why, is told."""
+    ended = run_program(
+        tmp_path,
+        """
+class Wrong(EventData, type="workflow.started"):
+    contract: int
+
+async def main():
+    async with Bus("memory://") as bus:
+        print(await bus.publish(Event(type="workflow.started", data={"contract": "ERC20"})))
+        await bus.publish(Event(type="workflow.started", data={"contract": 5}))
+        async for event in bus.read("workflow.started"):
+            break
+
+asyncio.run(main())
+""",
+        head=HEAD.split("class Started")[0],
+    )
+    assert ended.code == 0, ended.err
+    for word in ("cannot be read", "left out", "contract", ended.out.strip()):
+        assert word in ended.err
+
+
 def test_an_exception_that_cannot_be_printed_is_told_of(tmp_path: Path) -> None:
     """Neither its text nor its traceback can be had; its name and the event can."""
     declared = """

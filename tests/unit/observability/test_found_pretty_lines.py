@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from hyperbus.errors import InvalidSettingError
+from hyperbus.log_values import visible
 from hyperbus.observability.logs import _Handler, configure_logs
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.signals import DeliveryFailed, WorkerChanged
@@ -105,9 +106,7 @@ def test_an_unknown_form_is_refused() -> None:
 
 
 @pytest.mark.parametrize("form", ["pretty", "logfmt", "json"])
-@pytest.mark.parametrize(
-    "odd", ["\u202e", "\u2066", "\u200b", "\x1b", "\r", "\x9b", "\u2028", "\ud800", "\U000e0041"], ids=ascii
-)
+@pytest.mark.parametrize("odd", ["\u202e", "\u2066", "\u200b", "\x1b", "\r", "\x9b", "\u2028", "\U000e0041"], ids=ascii)
 def test_what_nobody_sees_is_shown(form: Any, odd: str) -> None:
     """In values, in the event, in tracebacks, and in lines of other libraries."""
     stream = Terminal()
@@ -121,6 +120,11 @@ def test_what_nobody_sees_is_shown(form: Any, odd: str) -> None:
     text = stream.getvalue()
     assert odd not in text
     assert text.count("a") > 5
+
+
+def test_a_lone_surrogate_does_not_cost_the_line() -> None:
+    """No stream can write it as it is."""
+    assert visible("a\ud800b") == "a\\ud800b"
 
 
 def test_a_secret_is_taken_out_before_a_value_is_cut() -> None:
