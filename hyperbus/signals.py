@@ -231,12 +231,16 @@ class Trimmed(msgspec.Struct, frozen=True):
 
 
 class CutUnread(msgspec.Struct, frozen=True):
-    """Entries went that this group had not acked: by the stream's hard cap, or because nobody serves the group."""
+    """Entries went that this group had not acked.
+
+    By the stream's hard cap; because nobody serves the group; or "elsewhere": another program trimmed the stream
+    (`XADD ... MAXLEN`, `XTRIM`) or deleted from it (`XDEL`), and the group was never handed them.
+    """
 
     group: str
     stream: str
     count: int
-    reason: Literal["hard cap", "abandoned"]
+    reason: Literal["hard cap", "abandoned", "elsewhere"]
 
 
 class HardCapNear(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from hyperbus.runtime.group.group_creator import GroupCreator
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.ownership import LEASE, Ownership
 from hyperbus.runtime.group.stream_set import StreamSet
+from hyperbus.runtime.group.unread_losses import UnreadLosses
 from hyperbus.runtime.handling.deliveries import Deliveries
 from hyperbus.runtime.handling.executor import Executor
 from hyperbus.runtime.handling.handler import Handler
@@ -75,7 +76,8 @@ class GroupWorker:
         parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=services.heartbeat_ttl * LEASE_TTLS)
         self._parked = parked
         # how they come in
-        recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries)
+        losses = UnreadLosses(member, stream_set, transport.records)
+        recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries, losses)
         self._reader = GroupReader(member, connection, stream_set, creator, ownership, doubt, recovery, inbox)
         claims = Claims(member, inbox, stream_set, retries, doubt)
         reclaimer = Reclaimer(member, inbox, stream_set, doubt, ownership, liveness, claims, checkpoints)
@@ -91,7 +93,7 @@ class GroupWorker:
             member.group, self._reader, self._executor,
             background={
                 "reclaimer": reclaimer.run, "retries": retries.run, "parked entries": parked.take,
-                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run,
+                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run, "losses": losses.run,
             },
             finishers=(acker, dead_letters, parked), announcer=services.announcer,
         )  # fmt: skip

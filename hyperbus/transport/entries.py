@@ -99,6 +99,35 @@ class StreamInfo(NamedTuple):
     groups: list[GroupInfo]
 
 
+class Position(NamedTuple):
+    """How far a group is on a stream, and what was added to the stream and deleted from it.
+
+    Attributes:
+        added: entries that were ever added.
+        length: entries that are there.
+        first: the id of the first of these; None where there is none.
+        last: the highest id ever given out.
+        deleted: the highest id that was deleted other than by trimming; `FIRST_ID` where none was.
+        read: how many entries the group was given, as the server reckons it; None where it has lost count.
+        delivered: the id of the last one that it was given.
+    """
+
+    added: int
+    length: int
+    first: bytes | None
+    last: bytes
+    deleted: bytes
+    read: int | None
+    delivered: bytes
+
+    @property
+    def lacks_next(self) -> bool:
+        """Whether entries that the group is to be given next may have gone: they were before all that are there."""
+        delivered = id_key(self.delivered)
+        gap = self.first is not None and delivered < id_key(self.first)
+        return gap or delivered < id_key(self.deleted) or (self.first is None and delivered < id_key(self.last))
+
+
 class DeadLetter(NamedTuple):
     """An entry that must not be retried, and why. Texts are bounded by who makes it.
 

@@ -47,6 +47,16 @@ def sweep_lease(group: str) -> str:
     return f"sweep:{group}"
 
 
+def losses_lease(group: str) -> str:
+    """Return the name of the lease, to be given to `Lease`, of the worker that looks for what a group lost unread."""
+    return f"losses:{group}"
+
+
+def lost(stream: str, group: str) -> str:
+    """Return the name of the record that says how many entries a group is known to have lost unread."""
+    return f"lost:{directory_member(stream, group)}"
+
+
 def retention_policy(event_type: str) -> str:
     """Return the name of the record that holds the retention that a class declares for a type."""
     return f"retention:{event_type}"

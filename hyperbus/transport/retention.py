@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from hyperbus.transport.entries import Position
+
 
 class Retention(Protocol):
     """Checkpoints of groups, and the length and weight of streams.
@@ -46,6 +48,10 @@ class Retention(Protocol):
 
     async def count_between(self, stream: str, after: bytes, up_to: bytes, limit: int) -> int:
         """Count entries above `after`, up to `up_to`, and no further than `limit`; many round trips, none long."""
+        ...
+
+    async def positions(self, group: str, streams: Sequence[str]) -> list[Position | None]:
+        """Return how far a group is on each stream; None where the stream or the group is missing, or is none."""
         ...
 
     async def stream_bytes(self, streams: Sequence[str]) -> list[int]:

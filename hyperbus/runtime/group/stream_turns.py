@@ -10,7 +10,7 @@ from hyperbus.clock import Seconds
 #: As many streams are named in every read. Naming one costs the server 2 microseconds, whether it has anything or not,
 #: and a read that waits for them is woken by each.
 MANY = 1_000
-#: Of more than that, this many are named in one read.
+#: Of more than that, this many lively ones are named in one read; of the others twice as many.
 PAGE = 500
 #: A stream that had something this lately is lively: it is named in every read that waits.
 LIVELY: Seconds = 60.0
@@ -30,7 +30,7 @@ class StreamTurns:
 
     1. Up to `MANY` are all named.
     2. Of more, those that are expected to have something come first: they were found, or told of, and not asked yet.
-    3. Then, by turns: the lively ones, with a wait; and a page of the others, without. All of them come round, 5,000 a
+    3. Then, by turns: the lively ones, with a wait; and a page of the others, without. All of them come round, 10,000 a
        second: a stream that another program fills after long quiet is found in that time.
     """
 
@@ -101,5 +101,5 @@ class StreamTurns:
 
     def _page(self, names: Sequence[str]) -> tuple[str, ...]:
         start = self._next % len(names)
-        self._next = start + PAGE
-        return tuple(names[start : start + PAGE])
+        self._next = start + MANY
+        return tuple(names[start : start + MANY])

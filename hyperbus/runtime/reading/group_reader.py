@@ -133,6 +133,7 @@ class GroupReader:
             block = min(block, LOOK_AGAIN)
             await self._look_again()
         member, turns = self._member, self._stream_set.turns
+        await self._recovery.losses.before_read()
         turn = turns.next(names, member.clock.monotonic())
         ask = self._planner.next(turn.names, room)
         if turn.wait is not None:  # there are very many

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.group.stream_turns import MANY
+from hyperbus.runtime.group.unread_losses import UnreadLosses
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
@@ -29,6 +30,7 @@ class PendingRecovery:
         inbox: Inbox,
         doubt: PendingDoubt,
         retries: RetryScheduler,
+        losses: UnreadLosses,
     ) -> None:
         self._member = member
         self._connection = connection
@@ -36,6 +38,8 @@ class PendingRecovery:
         self._inbox = inbox
         self._doubt = doubt
         self._retries = retries
+        #: What is to be looked for before a read, as reading may hide it.
+        self.losses = losses
 
     async def interrupt_reads(self) -> None:
         """Interrupt a read that waits whenever the doubt is urgent; until cancelled."""

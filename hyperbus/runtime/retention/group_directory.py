@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import ServerError
+from hyperbus.runtime.group.unread_losses import note_own_cut
 from hyperbus.signals import Announcer, GroupAbandoned
 from hyperbus.transport import GroupInfo, Records, StreamInfo, Transport, readable, record_names
 
@@ -107,6 +108,11 @@ class GroupDirectory:
         groups = (self._known or {}).get(stream, {})
         present = set(there)
         return [g for g, state in groups.items() if state.served and not state.abandoned and g not in present]
+
+    async def note_cut(self, stream: str, group: str) -> None:
+        """Take down that entries were cut that a group had not read, so that nobody else tells of them as well."""
+        with suppress(ServerError):  # a full server: they are told of twice
+            await note_own_cut(self._streams, self._records, stream, group)
 
     async def _load(self) -> dict[str, dict[str, _Known]]:
         members = await self._records.members(record_names.GROUP_DIRECTORY, count=MOST_GROUPS)

@@ -225,6 +225,7 @@ class Trimmer:
             self._announcer.announce(Trimmed(stream, cut))
         for group, number in missed.items():
             self._announcer.announce(CutUnread(readable(group), stream, number, reason))
+            await self._groups.note_cut(stream, group)
         return cut
 
 

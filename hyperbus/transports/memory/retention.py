@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperbus.transport import id_key, is_id
+from hyperbus.transport import Position, id_key, is_id
 from hyperbus.transports.keys import checkpoint_key
 from hyperbus.transports.memory.part import Part
-from hyperbus.transports.memory.stream import format_id, parse_id
+from hyperbus.transports.memory.stream import Stream, format_id, parse_id
 
 #: A lower limit counts as this one, as on a server, which cuts whole blocks.
 _LEAST_CUT = 1_000
@@ -57,6 +57,13 @@ class MemoryRetention(Part):
             found = self._store.stream(stream)
             between = 0 if found is None else found.entries.count_between(parse_id(after), parse_id(up_to))
             return min(between, limit)
+
+    async def positions(self, group: str, streams: Sequence[str]) -> list[Position | None]:
+        """Return how far a group is on each stream; None where the stream or the group is missing."""
+        await self._session.enter()
+        with self._store.lock:
+            found = [self._store.find(name) for name in streams]
+            return [s.position(group) if isinstance(s, Stream) else None for s in found]
 
     async def stream_bytes(self, streams: Sequence[str]) -> list[int]:
         """Return about how many bytes each stream takes; 0 for a missing one."""

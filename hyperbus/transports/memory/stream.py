@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from hyperbus.errors import ServerError
-from hyperbus.transport import Entry, GroupInfo, StreamInfo, id_before
+from hyperbus.transport import Entry, GroupInfo, Position, StreamInfo, id_before
 
 EntryId = tuple[int, int]
 ZERO: EntryId = (0, 0)
@@ -218,6 +218,21 @@ class Stream:
             for group_name, group in sorted(self.groups.items())
         ]
         return StreamInfo(name, len(self.entries), groups)
+
+    def position(self, name: str) -> Position | None:
+        """Return how far a group is; None where it is missing."""
+        group = self.groups.get(name)
+        if group is None:
+            return None
+        return Position(
+            added=self._entries_added,
+            length=len(self.entries),
+            first=format_id(self.entries.first_id) if len(self.entries) else None,
+            last=format_id(self.last_id),
+            deleted=format_id(self._highest_deleted),
+            read=group.entries_read,
+            delivered=format_id(group.last_delivered),
+        )
 
     def _count_read(self, group: Group, entry_id: EntryId) -> None:
         last = group.last_delivered

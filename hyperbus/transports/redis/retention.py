@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperbus.transport import id_after, id_before, is_id
+from hyperbus.transport import Position, id_after, id_before, is_id
 from hyperbus.transports.keys import checkpoint_key
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.names import name_of
@@ -21,6 +21,7 @@ _FLOORS = Script("floors")
 _SAVE_CHECKPOINT = Script("save_checkpoint")
 _TRIM = Script("trim")
 _OLDEST = Script("oldest")
+_POSITIONS = Script("positions")
 _COUNT_BETWEEN = Script("count_between")
 
 
@@ -64,6 +65,11 @@ class RedisRetention(Part):
                 break
         return total
 
+    async def positions(self, group: str, streams: Sequence[str]) -> list[Position | None]:
+        """Return how far a group is on each stream; None where the stream or the group is missing."""
+        replies = await self._commands.run_script(_POSITIONS, [((name,), (group,)) for name in streams])
+        return [None if reply is None else _position(*reply) for reply in replies]
+
     async def stream_bytes(self, streams: Sequence[str]) -> list[int]:
         """Return about how many bytes each stream takes, its groups included; 0 for a missing one."""
         commands = [("MEMORY", "USAGE", name, "SAMPLES", _SAMPLES) for name in streams]
@@ -78,3 +84,9 @@ class RedisRetention(Part):
         facts = lines_of(info)
         policy, limit = facts.get("maxmemory_policy"), facts.get("maxmemory", "")
         return (policy, int(limit)) if policy and limit.isdecimal() else None
+
+
+def _position(
+    added: int, length: int, first: bytes, last: bytes, deleted: bytes, read: int, delivered: bytes
+) -> Position:
+    return Position(added, length, first or None, last, deleted, None if read < 0 else read, delivered)
