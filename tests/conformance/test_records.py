@@ -205,6 +205,35 @@ async def test_a_time_keeps_its_precision(harness: Harness) -> None:
     assert await harness.records.members("set", minimum=now, maximum=now) == [("x", now)]
 
 
+async def test_the_youngest_members_come_first_where_that_is_asked(harness: Harness) -> None:
+    """And pages of them, one after another."""
+    await harness.records.add_members("set", {str(number): float(number) for number in range(6)})
+    members = harness.records.members
+    assert [name for name, _ in await members("set", newest=True, count=2)] == ["5", "4"]
+    assert [name for name, _ in await members("set", newest=True, minimum=1, offset=2, count=10)] == ["3", "2", "1"]
+    assert [name for name, _ in await members("set", offset=4)] == ["4", "5"]
+
+
+async def test_touched_members_have_the_servers_time(harness: Harness) -> None:
+    """Also those that were there; how many were new is told, and one that had been quiet counts as new."""
+    records = harness.records
+    now = await records.server_time()
+    await records.add_members("set", {"old": 1.0, "young": now, "other": 2.0})
+    assert await records.touch_members("set", ["old", "young", "new"], 60.0) == 2
+    times = dict(await records.members("set"))
+    assert times["other"] == 2.0
+    assert all(now <= times[name] <= now + 60 for name in ("old", "young", "new"))
+    assert await records.touch_members("set", ["old", "young", "new"], 60.0) == 0
+    assert await records.touch_members("set", [], 60.0) == 0
+
+
+async def test_members_are_removed_as_far_as_they_are_old(harness: Harness) -> None:
+    """One that was touched meanwhile stays."""
+    await harness.records.add_members("set", {"a": 1.0, "b": 2.0, "c": 3.0})
+    assert await harness.records.remove_members("set", ["a", "c", "missing"], maximum=2.0) == 1
+    assert [name for name, _ in await harness.records.members("set")] == ["b", "c"]
+
+
 async def test_members_that_are_there_keep_their_times(harness: Harness) -> None:
     """Adding again changes nothing and counts nothing."""
     await harness.records.add_members("set", {"a": 1.0})

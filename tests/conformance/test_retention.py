@@ -293,3 +293,37 @@ async def test_a_group_with_much_pending_is_destroyed_page_by_page(harness: Harn
 async def test_the_eviction_policy_is_told(harness: Harness) -> None:
     """What these places do by default."""
     assert await harness.streams.eviction_policy() == ("noeviction", 0)
+
+
+async def test_a_position_tells_what_was_added_and_what_the_group_was_given(harness: Harness) -> None:
+    """Of each stream that has the group; anything else has none."""
+    stream, ids = await harness.delivered(4)
+    await harness.add(stream, b"undelivered")
+    missing, bare = harness.stream("missing"), harness.stream("bare")
+    await harness.add(bare, b"1")
+    harness.place.set_value(harness.stream("text"), b"text")
+    names = [stream, missing, bare, harness.stream("text")]
+    position, *others = await harness.streams.positions("g", names)
+    assert others == [None, None, None]
+    assert position is not None
+    assert (position.added, position.length, position.read) == (5, 5, 4)
+    assert (position.first, position.delivered, position.deleted) == (ids[0], ids[3], FIRST_ID)
+    assert not position.lacks_next
+    await harness.streams.trim(stream, up_to=b"9999999999999999-0", limit=1000)
+    (position,) = await harness.streams.positions("g", [stream])
+    assert position is not None
+    assert (position.added, position.length, position.first) == (5, 0, None)
+    assert position.lacks_next
+
+
+async def test_what_waits_in_a_group_is_counted(harness: Harness) -> None:
+    """Parked entries, schedules of retries, and dead letters; 0 where there are none, or another kind of key lies."""
+    stream, ids = await harness.delivered(3)
+    pairs = [(stream, "g"), (harness.stream("missing"), "g")]
+    counts = (harness.streams.parked_count, harness.streams.retry_counts, harness.streams.dead_letter_counts)
+    assert [await count(pairs) for count in counts] == [[0, 0]] * 3
+    await harness.streams.park(stream, "g", "c1", [Parked(ids[0], [b"data", b"x"], 1, 1.0, 2.0)])
+    await harness.streams.schedule_retries(stream, "g", "c1", [(ids[1], 1, 2.0)])
+    letter = DeadLetter(ids[2], [b"data", b"x"], "rejected", "", "", "", 1, 1.0, 2.0)
+    await harness.streams.dead_letter(stream, "g", "c1", [letter])
+    assert [await count(pairs) for count in counts] == [[1, 0]] * 3

@@ -23,7 +23,7 @@ WORDS = {
     "event_type": "<type>",
 }
 #: What names are made of, or is no record's.
-NO_RECORDS = {"sweep_lease", "directory_member", "read_member", "notices_key"}
+NO_RECORDS = {"sweep_lease", "losses_lease", "directory_member", "read_member", "notices_key"}
 
 
 def _name(function: Callable[..., str]) -> str:
@@ -40,7 +40,7 @@ NAMES = {
     ),
 }
 #: What a name with something in it begins with.
-HEADS = (*(name.partition(":")[0] + ":" for name in NAMES if ":" in name), "sweep:")
+HEADS = (*(name.partition(":")[0] + ":" for name in NAMES if ":" in name), "sweep:", "losses:")
 #: What records are used by; the first argument is a name, or names.
 METHODS = {
     *("put", "renew", "get", "delete", "compare_and_set"),
@@ -97,6 +97,7 @@ def test_the_docs_have_every_record() -> None:
     assert f"(field `{record_names.STREAM_BORN.decode()}`)" in docs
     (row,) = (line for line in docs.splitlines() if record_names.lease("<name>") in line)
     assert f"`{record_names.sweep_lease('<group>')}`" in row
+    assert f"`{record_names.losses_lease('<group>')}`" in row
     assert f"`{record_names.RETENTION_LEASE}`" in row
     assert f"`{record_names.directory_member('<stream>', '<group>')}`" in docs
 

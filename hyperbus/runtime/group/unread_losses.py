@@ -17,6 +17,8 @@ from hyperbus.transport import FIRST_ID, Position, Records, Streams, id_key, rec
 LOOK: Seconds = 1.0
 #: How long the right to do so is kept without being used.
 LEASE: Seconds = 5.0
+#: Reading has not kept up if it had to wait for room for so long.
+WAITED: Seconds = 0.02
 #: How long retention may take to write down what it has cut.
 SURE: Seconds = 0.6
 #: Read entries of one stream that are counted, to learn how many unread ones there are.
@@ -50,14 +52,16 @@ class UnreadLosses:
                     await self._look()
             await self._member.clock.sleep(LOOK)
 
-    async def before_read(self) -> None:
-        """Look before a read, unless one has been looked before just now. What is missing is looked at twice.
+    async def before_read(self, *, waited: Seconds) -> None:
+        """Look before a read, unless that was done just now. What is missing is looked at twice.
+
+        `waited`: for how long there was no room for what could have been read. After a while it is looked in any case.
 
         Raises:
             BusUnavailable, ServerError: the server is away, or refuses.
         """
         now = self._member.clock.monotonic()
-        if now - self._read_at < LOOK:
+        if now - self._read_at < LOOK and waited < WAITED:
             return
         self._read_at = now
         first = await self._find(self._stream_set.some(), quickly=True)
@@ -67,7 +71,7 @@ class UnreadLosses:
         await self._member.clock.sleep(SURE)  # retention may have cut them, and be about to write that down
         again = await self._find(tuple(seen), quickly=True)
         for name, missing in again.items():
-            await self._settle(name, min(missing, seen[name]))
+            await self._settle(name, missing, seen[name])
 
     async def _look(self) -> None:
         found = await self._find(self._stream_set.some(), quickly=False)
@@ -75,7 +79,7 @@ class UnreadLosses:
         self._missing = {name: missing for name, missing in found.items() if missing}
         for name, missing in found.items():
             if missing or name in before:
-                await self._settle(name, min(missing, before.get(name, 0)))
+                await self._settle(name, missing, before.get(name, 0))
 
     async def _find(self, names: Sequence[str], *, quickly: bool) -> dict[str, int]:
         """Return how many entries went unread, of those streams of which it is known."""
@@ -94,14 +98,14 @@ class UnreadLosses:
         told = await self._records.get([record_names.lost(name, self._member.group) for name in seen])
         return any(missing > _number(value) for missing, value in zip(seen.values(), told, strict=True))
 
-    async def _settle(self, name: str, missing: int) -> None:
-        """Tell of what was not told yet, and write down what was."""
+    async def _settle(self, name: str, *looks: int) -> None:
+        """Tell of what two looks found missing and was not told yet, and write down what was."""
         member, record = self._member, record_names.lost(name, self._member.group)
         (value,) = await self._records.get([record])
         told = _number(value)
+        missing = min(max(told, min(looks)), max(looks))  # fewer: the server has forgotten a loss, and begins anew
         if missing == told:
             return
-        # fewer: the server has forgotten a loss, and begins anew
         mine = await self._records.compare_and_set(record, value, b"%d" % missing)
         if mine and missing > told:
             member.announcer.announce(CutUnread(member.group, name, missing - told, "elsewhere"))

@@ -124,7 +124,9 @@ class GroupReader:
             await self._look_again()
             await self._pause(LOOK_AGAIN if self._stream_set.has_refused else BLOCK)
             return True
+        began = self._member.clock.monotonic()
         room = await self._inbox.wait_until_wanted()
+        waited = self._member.clock.monotonic() - began
         block = await self._wait_until_owned()
         # what is found again is older than what a read would bring
         if self._stopping or self._doubt.raised or not room:
@@ -133,7 +135,7 @@ class GroupReader:
             block = min(block, LOOK_AGAIN)
             await self._look_again()
         member, turns = self._member, self._stream_set.turns
-        await self._recovery.losses.before_read()
+        await self._recovery.losses.before_read(waited=waited)
         turn = turns.next(names, member.clock.monotonic())
         ask = self._planner.next(turn.names, room)
         if turn.wait is not None:  # there are very many
