@@ -52,8 +52,7 @@ class GroupWorker:
         self, handler: Handler, running: RunningHandlers, consumer: str, connection: Reader, services: Services
     ) -> None:
         declaration, transport, clock = handler.declaration, services.transport, services.clock
-        self._declaration = declaration
-        self._services = services
+        self._declaration, self._services = declaration, services
         self._member = member = Member(declaration.group, consumer, transport.streams, clock, services.announcer)
         ordered = declaration.order_by is not None
         # what the parts share
@@ -93,7 +92,7 @@ class GroupWorker:
             member.group, self._reader, self._executor,
             background={
                 "reclaimer": reclaimer.run, "retries": retries.run, "parked entries": parked.take,
-                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run, "losses": losses.run,
+                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run, "losses": recovery.losses.run,
             },
             finishers=(acker, dead_letters, parked), announcer=services.announcer,
         )  # fmt: skip

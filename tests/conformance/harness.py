@@ -62,12 +62,12 @@ class MemoryPlace:
         self._origin.destroy_group(stream, group)
 
     def create_group(self, stream: str, group: bytes) -> None:
-        name = group.decode(errors="backslashreplace")
+        name = group.decode(errors="surrogateescape")
         self._origin._store.make_stream(stream).groups[name] = Group(ZERO)
 
     def read_as(self, stream: str, group: str, consumer: bytes) -> None:
         log = self._origin._store.make_stream(stream)
-        name = consumer.decode(errors="backslashreplace")
+        name = consumer.decode(errors="surrogateescape")
         log.groups[group].consumers.add(name)
         log.deliver(log.groups[group], name, 1_000, 0.0)
 

@@ -236,10 +236,10 @@ async def test_groups_of_other_programs_may_have_any_name(harness: Harness) -> N
     harness.place.create_group(stream, b"gr\xc3\xbcn")
     harness.place.create_group(stream, b"\xff\x00g")
     await harness.streams.ack([(stream, "g", ids)])
-    assert await harness.streams.floors(stream) == {"g": ids[1], "grün": FIRST_ID, "\\xff\x00g": FIRST_ID}
+    assert await harness.streams.floors(stream) == {"g": ids[1], "grün": FIRST_ID, "\udcff\x00g": FIRST_ID}
     [info] = await harness.streams.info([stream])
     assert info is not None
-    assert {group.group for group in info.groups} == {"g", "grün", "\\xff\x00g"}
+    assert {group.group for group in info.groups} == {"g", "grün", "\udcff\x00g"}
 
 
 async def test_consumers_of_other_programs_may_have_any_name(harness: Harness) -> None:
@@ -248,11 +248,11 @@ async def test_consumers_of_other_programs_may_have_any_name(harness: Harness) -
     await harness.add(stream, b"1")
     await harness.group(stream)
     harness.place.read_as(stream, "g", b"\xffc")
-    assert await harness.streams.consumers([(stream, "g")]) == [["\\xffc"]]
+    assert await harness.streams.consumers([(stream, "g")]) == [["\udcffc"]]
     [summary] = await harness.streams.pending_summaries([(stream, "g")])
-    assert summary.consumers == {"\\xffc": 1}
+    assert summary.consumers == {"\udcffc": 1}
     [entry] = await harness.streams.pending(stream, "g")
-    assert entry.consumer == "\\xffc"
+    assert entry.consumer == "\udcffc"
 
 
 async def test_a_destroyed_group_takes_what_was_kept_for_it(harness: Harness) -> None:
