@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hyperbus import Event
+from hyperbus.clock import SystemClock
 from hyperbus.errors import (
     OutOfMemoryError,
 )
-from hyperbus.signals import ConnectionChanged, Published, PublishErred
+from hyperbus.publisher.appender import PLAIN, REFRESH, Appender
+from hyperbus.signals import Announcer, ConnectionChanged, Published, PublishErred
 from hyperbus.transport import record_names
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder
@@ -59,3 +61,26 @@ async def test_what_was_published_is_announced_by_type() -> None:
     (published,) = recorder.of(Published)
     assert published.counts == {"publisher_test.placed": 2, "publisher_test.other": 1}
     assert published.seconds >= 0
+
+
+async def test_a_directory_that_the_server_lost_has_its_streams_again_after_a_while() -> None:
+    """Globs find them, though their publisher has listed them before."""
+    transport, clock = FaultyTransport(), HandClock()
+    appender = Appender(transport, Announcer(), clock, prefix="events", once_window=600)
+    streams = ["events:a", "events:b"]
+    assert await appender.prepare(streams, PLAIN) is None
+    await transport.inner.records.delete([record_names.STREAM_DIRECTORY])
+    clock.time += REFRESH / 2
+    assert await appender.prepare(streams, PLAIN) is None
+    assert await transport.inner.records.members(record_names.STREAM_DIRECTORY) == []
+    clock.time += REFRESH
+    assert await appender.prepare(streams, PLAIN) is None
+    assert sorted(name for name, _ in await transport.inner.records.members(record_names.STREAM_DIRECTORY)) == streams
+
+
+class HandClock(SystemClock):
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = 1_000.0
+        self.now = self.monotonic = lambda: self.time  # type: ignore[method-assign]

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from hyperbus import BusUnavailable
+from hyperbus.clock import SystemClock
+from hyperbus.publisher.buffer_limit import BufferLimit
 from tests.faults import FaultyTransport
 from tests.unit.publisher.publishing import Gate, Placed, a_bus, away, numbers
 
@@ -67,3 +69,13 @@ async def test_who_waits_for_room_while_the_bus_closes_is_told() -> None:
     assert isinstance(await first, str)
     with pytest.raises(BusUnavailable, match="closed"):
         await second
+
+
+async def test_closing_tells_all_who_wait_for_room() -> None:
+    """At once, and not when there is room."""
+    limit = BufferLimit(SystemClock(), 1, 1_000)
+    assert limit.try_acquire(10)
+    waiting = [asyncio.create_task(limit.acquire(10, SystemClock().monotonic() + 600)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await limit.close()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [False, False, False]

@@ -196,3 +196,20 @@ async def test_a_deadline_in_the_buffer_is_kept_beside_later_ones() -> None:
         gate.open.set()
         await first
         assert await numbers(transport) == [1]
+
+
+async def test_each_of_several_callers_is_told_at_its_own_time() -> None:
+    """Not when the last one's is over, in whichever order they came."""
+    transport = FaultyTransport()
+    async with a_bus(transport) as bus:
+        await bus.publish(Placed(number=0))
+        gate = transport.streams.overrides["append"] = Gate()
+        times = [600, 0.02, 0.06, 300, 0.1]
+        tasks = [asyncio.create_task(bus.publish(Placed(number=n), timeout=time)) for n, time in enumerate(times)]
+        for task, time in zip(tasks, times, strict=True):
+            if time < 1:
+                with pytest.raises(PublishUncertain):
+                    await asyncio.wait_for(task, 10)
+        assert [task.done() for task in tasks] == [time < 1 for time in times]
+        gate.open.set()
+        assert len(await asyncio.gather(tasks[0], tasks[3])) == 2

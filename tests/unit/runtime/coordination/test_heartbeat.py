@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
+
 from hyperbus import BusUnavailable, Event, consumer
 from hyperbus.clock import SystemClock
 from hyperbus.runtime.coordination.heartbeat import Heartbeat
@@ -113,5 +115,52 @@ async def test_subscribers_are_called_at_each_beat_until_they_unsubscribe() -> N
     assert set(called) == {("fails", False), ("works", False)}
     heartbeat.unsubscribe(fails)
     await eventually(lambda: called[-3:] == [("works", False)] * 3)
+    await heartbeat.stop()
+    await transport.close()
+
+
+@pytest.mark.parametrize("odd", ["one", "two", "three"])
+async def test_the_record_of_any_of_several_workers_is_stored_again(odd: str) -> None:
+    """Whichever the server has lost, while it has those of the others."""
+    transport = FaultyTransport()
+    await transport.open()
+    heartbeat = Heartbeat(transport, Announcer(), SystemClock(), 0.1)
+    for name in ("one", "two", "three"):
+        await heartbeat.add(name, b"about")
+    await transport.records.delete([record_names.heartbeat(odd)])
+    async with asyncio.timeout(10):
+        while await transport.records.get([record_names.heartbeat(odd)]) == [None]:
+            await asyncio.sleep(0.01)
+    await heartbeat.stop()
+    await transport.close()
+
+
+async def test_a_worker_that_leaves_while_its_record_is_renewed_is_not_stored_again() -> None:
+    """The server found none, as it had just been deleted: nobody is to wait for that worker."""
+    transport = FaultyTransport()
+    await transport.open()
+    asked, removed, beats = threading.Event(), threading.Event(), list[int]()
+
+    async def late(renew: Any, names: Any, **options: Any) -> Any:
+        beats.append(len(names))
+        if len(names) == 2:
+            asked.set()
+            removed.wait(10)
+        return await renew(names, **options)
+
+    def separate() -> Any:
+        other = FaultyTransport(transport.inner.separate())
+        other.records.overrides["renew"] = late
+        return other
+
+    transport.separate = separate  # type: ignore[method-assign]
+    heartbeat = Heartbeat(transport, Announcer(), SystemClock(), 0.1)
+    await heartbeat.add("stays", b"about")
+    await heartbeat.add("leaves", b"about")
+    assert await asyncio.to_thread(asked.wait, 10)
+    await heartbeat.remove("leaves")
+    removed.set()
+    await eventually(lambda: 1 in beats)
+    assert await transport.records.get([record_names.heartbeat("leaves")]) == [None]
     await heartbeat.stop()
     await transport.close()

@@ -209,3 +209,24 @@ async def test_a_suspect_that_is_cancelled_lets_others_begin() -> None:
                 await task
         assert not here.wanted
         await asyncio.wait_for(here.over(), 1)
+
+
+async def test_suspects_may_go_on_for_as_long_as_handlers_were_waited_for() -> None:
+    """Else one that is only reached after a long wait would have to be waited for again by the next."""
+    clock = SuddenClock()
+    here = Isolation(clock)
+    began, ends = clock.time, clock.time + 3.8 * solitude.PATIENCE
+    here.join(lambda: clock.time - began if clock.time < ends else None)
+    entered: list[float] = []
+
+    async def suspect(seconds: float) -> None:
+        async with here.alone(5) as alone:
+            assert alone
+            entered.append(clock.time)
+            clock.time += seconds
+            await asyncio.sleep(0)
+
+    first = asyncio.create_task(suspect(1.2 * solitude.PATIENCE))
+    second = asyncio.create_task(suspect(0.0))
+    await asyncio.wait_for(asyncio.gather(first, second), 10)
+    assert entered[1] - entered[0] == pytest.approx(1.2 * solitude.PATIENCE)

@@ -13,7 +13,7 @@ from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import Received
 from hyperbus.runtime.poison import isolation as solitude
-from hyperbus.runtime.poison.quarantine import MOST_DEATHS, Quarantine
+from hyperbus.runtime.poison.quarantine import MOST_DEATHS, PoisonError, Quarantine
 from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Announcer, Claimed, EntryDeadLettered, WorkerChanged
@@ -396,3 +396,31 @@ async def test_suspects_are_waited_for_as_long_as_the_most_tried_of_them_may(tri
     admitting.cancel()
     await asyncio.wait((admitting,))
     assert asked == [9]
+
+
+async def test_what_is_judged_in_the_last_moment_becomes_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all handlers have ended nobody waits for judgements any more; its count is gone by then."""
+    kind, begun, release = unique(), asyncio.Event(), asyncio.Event()
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        begun.set()
+        await release.wait()
+
+    async def judges_at_the_end(self: Quarantine) -> None:
+        await begun.wait()
+        while (item := self._inbox.take()) is None:
+            await asyncio.sleep(0.001)
+        release.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.judged.put_nowait((item, PoisonError("it killed its process")))
+
+    monkeypatch.setattr(Quarantine, "run", judges_at_the_end)
+    async with Running(drain_timeout=10) as here:
+        await here.publish(kind, 1, 2)
+        async with here.bus.running(handler):
+            await asyncio.wait_for(release.wait(), 10)
+        assert [letter.reason for letter in await here.dead_letters(kind, "g")] == ["poison"]
+        assert await here.pending(kind, "g") == {}

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from hyperbus import BusUnavailable, Event, consumer
+from hyperbus.errors import WrongTypeError
 from hyperbus.runtime.reading import group_reader
 from hyperbus.runtime.recovery import reclaimer
+from hyperbus.signals import ConnectionChanged
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, unique
@@ -74,3 +76,33 @@ async def test_a_short_break_after_a_long_one_is_short(monkeypatch: pytest.Monke
     pauses = [later - earlier for earlier, later, failed in zip(calls, calls[1:], fails[1:], strict=False) if failed]
     assert pauses[5] >= 0.32
     assert min(pauses[6:]) < 0.32
+
+
+@pytest.mark.parametrize("audience", ["group", "every_process"])
+async def test_many_keys_that_are_no_streams_are_set_aside_at_once(audience: Any) -> None:
+    """After one read that failed, and not one after another with a pause between them."""
+    good, bad, seen = unique(), [unique() for _ in range(10)], list[int]()
+    here, failed = Running(), list[str]()
+
+    @consumer(group=unique(), types=[*bad[:5], good, *bad[5:]], audience=audience)
+    async def handler(event: Event) -> None:
+        seen.append(event.data["n"])
+
+    async def counted(read: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await read(*arguments, **options)
+        except WrongTypeError as error:
+            if options.get("block"):
+                failed.append(str(error))
+            raise
+
+    here.transport.reader_overrides |= {"read_group": counted, "read": counted}
+    async with here, here.bus.running(handler):
+        for kind in bad:
+            here.memory.delete_stream(f"events:{kind}")
+            here.memory.set_value(f"events:{kind}", b"no stream")
+        await here.publish(good, 1)
+        await eventually(lambda: seen == [1])
+    told = {signal.part for signal in here.recorder.of(ConnectionChanged) if signal.kind == "stream"}
+    assert told == {f"stream events:{kind}" for kind in bad}
+    assert 1 <= len(failed) <= 3

@@ -211,3 +211,57 @@ async def test_an_outage_does_not_end_it() -> None:
     finally:
         running.cancel()
         await asyncio.wait((running,))
+
+
+async def aged(count: int) -> tuple[Cutting, list[str]]:
+    """Return streams of one entry each that is acked and too old, and who keeps them."""
+    cutting = Cutting()
+    names = [f"events:s{number:03}" for number in range(count)]
+    await cutting.streams.append([NewEntry(name, b"data", b"x") for name in names])
+    await cutting.streams.create_groups([(name, "g", b"9999999999999-0") for name in names])
+    cutting.clock.time += 1_000_000
+    return cutting, names
+
+
+async def lengths(cutting: Cutting, names: list[str]) -> list[int]:
+    return [0 if info is None else info.length for info in await cutting.streams.info(names)]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+@pytest.mark.parametrize("how", ["refuses", "is empty"])
+async def test_a_stream_that_cannot_be_cut_keeps_no_other_from_it(odd: int, how: str) -> None:
+    """Those after it in its page are cut in the same round."""
+    cutting, names = await aged(3)
+
+    async def refuses(floors: Any, stream: str) -> Any:
+        if how == "refuses" and stream == names[odd]:
+            raise ServerError("no stream any more")
+        return await floors(stream)
+
+    async def tells(oldest: Any, streams: Sequence[str]) -> Any:
+        found = await oldest(streams)
+        return [
+            None if how == "is empty" and name == names[odd] else first
+            for name, first in zip(streams, found, strict=True)
+        ]
+
+    cutting.transport.streams.overrides |= {"floors": refuses, "oldest": tells}
+    assert await cutting.retention.round() == 2
+    left = await lengths(cutting, names)
+    assert left == [int(place == odd) for place in range(3)]
+
+
+async def test_who_loses_the_right_to_cut_stops_between_two_pages() -> None:
+    """Another process has it by then, and begins with what it sees itself."""
+    cutting, names = await aged(250)
+    pages: list[int] = []
+
+    async def loses(oldest: Any, streams: Sequence[str]) -> Any:
+        pages.append(len(streams))
+        await cutting.records.put(record_names.lease(record_names.RETENTION_LEASE), b"another's")
+        return await oldest(streams)
+
+    cutting.transport.streams.overrides["oldest"] = loses
+    assert await cutting.retention.round() == pages[0] < 250
+    assert len(pages) == 1
+    assert sum(await lengths(cutting, names)) == 250 - pages[0]

@@ -126,3 +126,18 @@ async def test_writers_wait_while_the_socket_is_full():
     await asyncio.sleep(0)
     connection.drop("for a test")
     await waiter
+
+
+async def test_a_connection_that_is_given_up_closes_as_soon_as_nothing_is_in_flight():
+    """At once where nothing is; else with the last answer, and what was asked is answered."""
+    connection, transport = new_connection()
+    connection.retire()
+    assert (connection.usable, transport.aborted) == (False, True)
+    connection, transport = new_connection()
+    first, second = connection.write(b"", 1, 5), connection.write(b"", 1, 5)
+    connection.retire()
+    connection.data_received(b":1\r\n")
+    assert (connection.usable, transport.aborted) == (False, False)
+    connection.data_received(b":2\r\n")
+    assert transport.aborted
+    assert (await first, await second) == ([1], [2])
