@@ -15,6 +15,8 @@ return id
 
 def written(envelope: dict[str, Any], poison: str) -> list[str | bytes]:
     """Return the fields of an entry; of one that cannot be read, as its poison says."""
+    if poison == "type":
+        envelope = {**envelope, "type": "elsewhere.paid"}
     body = json.dumps(envelope)
     if poison == "garbage":
         return ["data", body[:-1]]

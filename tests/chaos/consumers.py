@@ -11,6 +11,7 @@ import itertools
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 import zlib
@@ -61,6 +62,20 @@ class TransientError(Exception):
     """Gone at the next try."""
 
 
+class MuteError(Exception):
+    """Cannot be printed."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # noqa: PLE0307 - that is what is wrong with it
+
+    def __repr__(self) -> str:
+        raise LookupError("nor shown otherwise")
+
+
+class Panic(BaseException):
+    """No Exception, as extensions in other languages raise."""
+
+
 def _line(what: str, event: Event[Any], delivery: Delivery, **more: Any) -> dict[str, Any]:
     return {
         "e": what,
@@ -104,6 +119,12 @@ def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
         return Reject("poison")
     if poison in ("exit", "exit0"):
         os._exit(CRASH if poison == "exit" else 0)
+    if poison == "sysexit":
+        sys.exit("poison")
+    if poison == "panic":
+        raise Panic
+    if poison == "mute":
+        return MuteError()
     if poison == "eat":
         _eat()
     if delivery.tries == 1 and event.data.get("park") == delivery.group:

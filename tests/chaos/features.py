@@ -51,6 +51,10 @@ POISON: dict[str, str] = {
     "exit": "ends its process",
     "eat": "eats memory",
     "exit0": "ends its process in good order",
+    "sysexit": "asks for the end of its process",
+    "panic": "raises what is no Exception",
+    "mute": "raises what cannot be printed",
+    "type": "names another type than its stream holds",
     "bytes": "holds bytes that are no UTF-8",
 }
 #: Kinds that end their process, and do so in one group only.

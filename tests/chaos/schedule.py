@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.chaos.features import ENDING, EVERY_GROUP, ON, STALLING, poison_kinds
 from tests.chaos.refusals import acks_refused, rights_taken, save_failed, script_hogs, writes_paused
-from tests.chaos.strangers import directory_spoilt, stranger_takes, worker_forgotten
+from tests.chaos.strangers import directory_spoilt, odd_times, stranger_takes, worker_forgotten
 from tests.chaos.world import PREFIX, TTL, TYPES, World, is_there, kill, until
 
 #: A handler blocks its loop for this long.
@@ -280,6 +280,7 @@ FAULTS: dict[str, Fault] = {
     "script_hogs": script_hogs,
     "directory_spoilt": directory_spoilt,
     "stranger_takes": stranger_takes,
+    "odd_times": odd_times,
     "worker_forgotten": worker_forgotten,
     **({"long_wait": long_wait} if ON["parking"] else {}),
     **({"reload": reload} if ON["reload"] else {}),

@@ -10,6 +10,8 @@ from tests.chaos.world import PREFIX, TYPES, World
 
 #: Names that a consumer of another program may have.
 NAMES = (b"\xff\xfe", b"", b"a b\r\nc", b"{x}:y", "\u0442\u044b".encode(), b"n" * 5_000)
+#: Times that other languages write: a default of theirs, one without a zone, one at the end of time, one far east.
+TIMES = ("0001-01-01T00:00:00", "2026-01-01T00:00:00", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00+14:00")
 #: Removes consumers that have nothing pending, in one step; returns how many.
 _REMOVE_IDLE = """
 local removed = 0
@@ -48,6 +50,14 @@ async def stranger_takes(world: World) -> None:
     for group in EVERY_GROUP:
         await world.publish_by_hand(taken_by=(group, world.random.choice(NAMES)))
     world.fault("stranger_takes", begin)
+
+
+async def odd_times(world: World) -> None:
+    """Events carry times that other languages write, and are handled like any other."""
+    begin = time.time()
+    for written in TIMES:
+        await world.publish_by_hand(timestamp=written)
+    world.fault("odd_times", begin)
 
 
 async def worker_forgotten(world: World) -> None:
