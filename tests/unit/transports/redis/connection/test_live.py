@@ -22,6 +22,10 @@ class FakeTransport:
     def set_protocol(self, protocol):
         self.protocol = protocol
 
+    def get_extra_info(self, name):
+        assert name == "socket"
+        return SimpleNamespace(fileno=lambda: -1)
+
     def write(self, data):
         self.written.append(data)
 
