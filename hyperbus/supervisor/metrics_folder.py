@@ -26,7 +26,7 @@ class MetricsFolder:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self._unfolded: set[int] = set()
-        self._told_no_room = False
+        self._told = False
         self._log = structlog.get_logger("hyperbus.supervisor")
         self._lock = asyncio.Lock()  # a file and the sum that it was just added to are never seen together
 
@@ -50,19 +50,18 @@ class MetricsFolder:
 
     def _fold_all(self) -> None:
         for pid in sorted(self._unfolded):
-            for file in self.path.glob(f"gauge_*_{pid}.db"):
-                file.unlink(missing_ok=True)
-        try:
-            for pid in sorted(self._unfolded):
+            try:
+                for file in self.path.glob(f"gauge_*_{pid}.db"):
+                    file.unlink(missing_ok=True)
                 for kind in _SUMMED:
                     self._fold(self.path / f"{kind}_{pid}.db", self.path / f"{kind}_{_DEAD}.db")
+            except OSError as error:
+                if not self._told:
+                    self._log.warning("what dead processes counted cannot be summed up yet", error=str(error))
+                self._told = True
+            else:
                 self._unfolded.discard(pid)
-        except OSError as error:
-            if not self._told_no_room:
-                self._log.warning("no room to sum up what dead processes counted: their files stay", error=str(error))
-            self._told_no_room = True
-        else:
-            self._told_no_room = False
+        self._told = self._told and bool(self._unfolded)
 
     def _fold(self, file: Path, total: Path) -> None:
         """Add a file's values to those of another, which is replaced at once or not at all.
@@ -70,7 +69,7 @@ class MetricsFolder:
         Files are read and written, and never mapped: a byte that the disk has no room for would end this process.
 
         Raises:
-            OSError: there is no room.
+            OSError: there is no room for it, or for one more open file.
         """
         if not file.exists():
             return
@@ -80,7 +79,7 @@ class MetricsFolder:
                 if source.exists():
                     for key, value, *_ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
                         sums[key] = sums.get(key, 0.0) + value
-        except (OSError, struct.error, RuntimeError, ValueError) as error:
+        except (struct.error, RuntimeError, ValueError) as error:
             self._log.warning("what a dead process counted is lost", file=file.name, error=repr(error))
         else:
             fresh = self.path / f"{total.name}.new"

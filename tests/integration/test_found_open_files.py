@@ -133,3 +133,29 @@ def test_idle_connections_leave_a_supervisor_with_few_open_files_its_own(server:
         assert "Too many open files" not in running.err
         assert len(running.err.splitlines()) < 30, running.err[-4000:]
         assert running.stop() == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limit cannot be set")
+def test_a_system_that_has_no_room_for_a_worker_process_is_asked_again(server: Server, tmp_path: Path) -> None:
+    """A place stays empty, which is said once; the other process goes on, and the place is filled when there is room."""
+    write_modules(
+        tmp_path,
+        room="from hyperbus import Event, consumer\n\n"
+        '@consumer(group="files_room", types=["files.room"])\nasync def handle(event: Event) -> None: ...\n',
+    )
+    variables = {"HYPERBUS_URL": server.url, "HYPERBUS_HTTP_PORT": "0", "HYPERBUS_LOG_FORMAT": "json"}
+    with Running("run", "room", "--processes", "2", folder=tmp_path, variables=variables) as running:
+        running.wait_until_ready()
+        dead, alive = running.workers()
+        before = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (4, before[1]))
+        os.kill(dead, signal.SIGKILL)
+        event = "a worker process is missing until there is room for it"
+        wait_for(lambda: running.log(event) or running.process.poll() is not None, lambda: running.err[-4000:])
+        assert running.process.poll() is None, running.err[-4000:]
+        assert running.workers() == [alive]
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, before)
+        wait_for(lambda: len(running.workers()) == 2 and running.is_ready(), lambda: running.err[-4000:])
+        assert alive in running.workers()
+        assert len(running.log(event)) == 1
+        assert running.stop() == 0
