@@ -13,13 +13,23 @@ from typing import Any
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
-from hyperbus import BusUnavailable, Event, consumer
-from hyperbus.errors import ConsumersNotFoundError, DrainTimeoutError
+from hyperbus import BusUnavailable, Event, HyperbusError, consumer
+from hyperbus.errors import (
+    AuthenticationError,
+    ConsumersNotFoundError,
+    DrainTimeoutError,
+    InvalidSettingError,
+    OutOfMemoryError,
+    ServerError,
+    WrongTypeError,
+)
 from hyperbus.settings import Settings
 from hyperbus.signals import ConnectionChanged, Handled, WorkerChanged
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 from hyperbus.supervisor.worker_process import main as child
+from hyperbus.supervisor.worker_process.server_fault import is_server_at_fault
 from hyperbus.transport import NewEntry
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
@@ -177,6 +187,67 @@ async def test_a_server_that_is_away_is_the_error_of_the_start(orderer: Orderer,
     settings = msgspec.structs.replace(SETTINGS, url=f"unix://{tmp_path}/nobody.sock")
     with pytest.raises(BusUnavailable):
         await work([a_consumer()], lambda _: None, settings)
+
+
+class Refusing(FaultyTransport):
+    """Raises errors when it is opened, one after another, and then serves."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    async def open(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        await super().open()
+
+
+@pytest.mark.parametrize(
+    "error", [BusUnavailable("away"), AuthenticationError("WRONGPASS"), ServerError("MISCONF"), OutOfMemoryError("OOM")]
+)
+async def test_one_that_follows_others_waits_for_a_server_that_cannot_serve(
+    error: HyperbusError, orderer: Orderer
+) -> None:
+    """With whatever word it refuses; that is said once, and once that it is over."""
+    reports: list[Report] = []
+    transport = Refusing(error, error)
+    with capture_logs() as logs:
+        working = asyncio.create_task(work([a_consumer()], reports.append, transport=transport, wait_for_server=True))
+        await eventually(lambda: Ready() in reports)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(working, 10)
+    assert transport.errors == []
+    assert [line["log_level"] for line in logs if "this process" in line["event"]] == ["warning", "info"]
+
+
+async def test_one_that_waits_for_the_server_ends_when_it_is_told_to(orderer: Orderer, tmp_path: Path) -> None:
+    """In good order: it holds nothing."""
+    settings = msgspec.structs.replace(SETTINGS, url=f"unix://{tmp_path}/nobody.sock")
+    with capture_logs() as logs:
+        working = asyncio.create_task(work([a_consumer()], lambda _: None, settings, wait_for_server=True))
+        await eventually(lambda: any("waits for it" in line["event"] for line in logs))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(working, 10)
+
+
+async def test_what_no_server_mends_is_not_waited_for(orderer: Orderer) -> None:
+    """A key of the wrong type stays, and so do a consumer's own mistakes."""
+    for error in (WrongTypeError("WRONGTYPE"), InvalidSettingError("no")):
+        with pytest.raises(type(error)):
+            await work([a_consumer()], lambda _: None, transport=Refusing(error), wait_for_server=True)
+
+
+def test_a_failure_because_of_the_server_is_reported_as_such() -> None:
+    """However deep it is the cause of what a user's code raised; a circle of causes has an end."""
+    error = RuntimeError("cannot start")
+    error.__cause__ = ValueError("no answer")
+    error.__cause__.__context__ = BusUnavailable("away")
+    assert is_server_at_fault(error)
+    assert not is_server_at_fault(ValueError("mine"))
+    circle = ValueError("mine")
+    circle.__context__ = RuntimeError("mine too")
+    circle.__context__.__context__ = circle
+    assert not is_server_at_fault(circle)
 
 
 def test_being_connected_is_what_the_readers_say() -> None:
