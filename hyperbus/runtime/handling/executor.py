@@ -129,7 +129,7 @@ class Executor:
             await self._handle_one(received, number)
         elif not await self._handle_batch_from(received, self._batches, number):
             return
-        if received is self._quarantine.admitted:
+        if received is self._quarantine.admitted and not self._running.cut_off():
             self._quarantine.end_admitted()
 
     # -- suspects

@@ -45,8 +45,8 @@ class RunningHandlers:
         `CancelledError`: something inside the handler was cancelled, or the handler cancelled its own task.
         """
         kind = type(error)  # not `isinstance`: that asks the exception itself, which may answer anything
-        if issubclass(kind, asyncio.CancelledError) and self.cut_off():
-            raise error
+        if self.cut_off() and not issubclass(kind, Exception):
+            raise asyncio.CancelledError from error  # a task group raises what ended the program, and no cancellation
         if issubclass(kind, GeneratorExit) and not _is_loop_running():
             raise error  # the loop was closed with the lane in it, and the lane is thrown away
         if is_from_signal(error):

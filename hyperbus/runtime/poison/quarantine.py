@@ -46,6 +46,8 @@ class Quarantine:
         self._added = asyncio.Event()
         self._ended = asyncio.Event()
         self._taken = False
+        #: Whether the worker was told to stop.
+        self._closed = False
         #: The suspect that has the process to itself.
         self.admitted: Received | None = None
         #: Entries that were found to be poison, for whoever makes dead letters of them.
@@ -58,6 +60,7 @@ class Quarantine:
 
     def close(self) -> list[Received]:
         """Return, and forget, those that were not admitted; lanes that wait for the end of a window look again."""
+        self._closed = True
         left, self._aside = self._aside, []
         if not self._taken:
             self.end_admitted()  # no lane takes it any more
@@ -110,7 +113,8 @@ class Quarantine:
 
     async def _admit(self, received: Received) -> None:
         judgement: PoisonError | None = None
-        cleared = False
+        self._taken = False
+        self._ended.clear()
         try:
             with suppress(HyperbusError):  # it runs uncounted: a death too few is better than one too many
                 judgement = await self._judge(received)
@@ -118,13 +122,24 @@ class Quarantine:
                 self.judged.put_nowait((received, judgement))
             else:
                 await self._have_run(received)
-        finally:
-            cleared = await self._starts.clear(received)  # a handler that is cut off has killed nobody either
+        except asyncio.CancelledError:
+            if not self._may_have_ended_the_process():
+                await self._starts.clear(received)
+            raise
+        cleared = await self._starts.clear(received)
         while not cleared and judgement is None and not self._ended.is_set():
             await self._member.clock.sleep(
                 _PAUSE
             )  # others would share the guilt for a death that counts against it alone
             cleared = await self._starts.clear(received)
+
+    def _may_have_ended_the_process(self) -> bool:
+        """Tell, when all tasks are cancelled, whether it is for the sake of the entry that runs alone.
+
+        A process can end in good order because of an entry: then that counts as a death. Where the worker was told to
+        stop before, its handler was cut off, and has killed nobody.
+        """
+        return self._taken and not self._ended.is_set() and not self._closed
 
     async def _judge(self, received: Received) -> PoisonError | None:
         """Count that an entry is begun alone; return the judgement where its process died too often before.
@@ -140,8 +155,6 @@ class Quarantine:
     async def _have_run(self, received: Received) -> None:
         """Let a lane run a suspect; wait for its end, or until it has kept others waiting for too long."""
         received.cleared()
-        self._taken = False
-        self._ended.clear()
         self.admitted = received
         self._announce(received, alone=True)
         self._inbox.requeue(received)
@@ -150,9 +163,15 @@ class Quarantine:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_for(received.tries)):
                     await self._ended.wait()
-        finally:
-            self.admitted = None
-            self._announce(received, alone=False)
+        except asyncio.CancelledError:
+            if not self._may_have_ended_the_process():
+                self._leave_alone_no_more(received)
+            raise
+        self._leave_alone_no_more(received)
+
+    def _leave_alone_no_more(self, received: Received) -> None:
+        self.admitted = None
+        self._announce(received, alone=False)
 
     def _announce(self, received: Received, *, alone: bool) -> None:
         self._member.announcer.announce(SuspectRuns(self._member.group, received.stream, received.id.decode(), alone))
