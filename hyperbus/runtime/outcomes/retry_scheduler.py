@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, HyperbusError, ServerError, WrongTypeError
@@ -140,7 +141,8 @@ class RetryScheduler:
                 due.append(received)
         try:
             for stream, items in by_stream(due).items():
-                await self._member.streams.forget_retries(stream, self._member.group, [item.id for item in items])
+                with suppress(ServerError):  # a stream that refuses harms no other
+                    await self._member.streams.forget_retries(stream, self._member.group, [item.id for item in items])
         except HyperbusError:
             pass  # a crash in the next try will look like one before it
         except Exception:

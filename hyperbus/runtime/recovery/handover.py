@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from hyperbus.errors import HyperbusError
+from hyperbus.errors import HyperbusError, ServerError
 from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
@@ -48,7 +48,8 @@ class Handover:
         with suppress(HyperbusError):  # failing costs these entries a try
             for stream, items in by_stream(left).items():
                 counts = [(item.id, item.tries - 1) for item in items]
-                await member.streams.set_delivery_counts(stream, member.group, member.consumer, counts)
+                with suppress(ServerError):  # a stream that refuses harms no other
+                    await member.streams.set_delivery_counts(stream, member.group, member.consumer, counts)
 
     async def give_to(self, peer: str, received: Sequence[Received]) -> None:
         """Hand entries over to one worker, and tell it.

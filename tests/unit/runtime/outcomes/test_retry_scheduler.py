@@ -387,3 +387,33 @@ async def test_a_stream_that_takes_no_schedule_keeps_no_other_from_it(odd: int) 
                     await asyncio.sleep(0.005)
             while not refused:
                 await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+async def test_a_stream_that_forgets_no_schedule_keeps_no_other_from_it(odd: int) -> None:
+    """A crash in their next try would look like one before it, again and again."""
+    kinds, group, tries = [unique() for _ in range(3)], unique(), list[int]()
+    left: dict[str, list[float | None]] = {}
+
+    @consumer(group=group, types=kinds, batch=3, linger=60, retry=Backoff(initial=0.05, jitter=0, tries=3))
+    async def handler(events: list[Event], deliveries: list[Delivery]) -> None:
+        tries.extend(delivery.tries for delivery in deliveries)
+        if deliveries[0].tries == 1:
+            raise ValueError
+        for event in events:
+            left[event.type] = list((await due_times(here, event.type, group)).values())
+
+    async def refuses(forget: Any, stream: str, *arguments: Any) -> Any:
+        if stream == f"events:{kinds[odd]}":
+            raise ServerError("no")
+        return await forget(stream, *arguments)
+
+    here = Running()
+    async with here:
+        here.transport.streams.overrides["forget_retries"] = refuses
+        for kind in kinds:
+            await here.publish(kind, 1)
+        async with here.bus.running(handler):
+            await eventually(lambda: len(left) == 3)
+    assert tries == [1, 1, 1, 2, 2, 2]
+    assert [left[kind] == [None] for kind in kinds] == [place != odd for place in range(3)]

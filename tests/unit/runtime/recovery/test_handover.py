@@ -195,3 +195,19 @@ async def test_a_worker_that_just_became_ready_is_handed_over_to(monkeypatch: py
                 await eventually(lambda: seen == [1, 2])
                 release.set()
                 await stopping
+
+
+@pytest.mark.parametrize("odd", ["s1", "s2"])
+async def test_a_stream_that_is_refused_costs_the_entries_of_others_no_try(odd: str) -> None:
+    """Where nobody lives, what was not begun gets back the count that it came with."""
+    place = await Place().open()
+
+    async def refuses(write: Any, stream: str, *arguments: Any) -> Any:
+        if stream == odd:
+            raise ServerError("no")
+        return await write(stream, *arguments)
+
+    place.streams.overrides["set_delivery_counts"] = refuses
+    await place.handover.give(place.received)
+    counts = {name: {entry.delivery_count for entry in await place.streams.pending(name, "g")} for name in ("s1", "s2")}
+    assert counts == {name: {1} if name == odd else {0} for name in ("s1", "s2")}
