@@ -100,7 +100,7 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
             read = await cursor.read(count=_PAGE)
             if cursor.refusal is not None:
                 raise cursor.refusal
-            for stream, entry in _in_order(read):
+            for stream, entry in _in_order(read, cursor.page):
                 cursor.advance(stream, entry.id)
                 (received,) = receive(stream, stream_set.type_in(stream), [entry], services.clock.now())
                 try:
@@ -136,13 +136,13 @@ def _start_id(after: str | None) -> bytes:
     return after.encode()
 
 
-def _in_order(read: Read) -> list[tuple[str, Entry]]:
+def _in_order(read: Read, page: int) -> list[tuple[str, Entry]]:
     """Return entries of several streams in the order of their ids.
 
-    A stream that filled its page may go on before what others have read: what lies behind its last entry is left
-    for the next read.
+    A stream that filled its page, of `page` entries, may go on before what others have read: what lies behind its last
+    entry is left for the next read.
     """
-    full = [_order(entries[-1]) for _, entries in read if len(entries) == _PAGE]
+    full = [_order(entries[-1]) for _, entries in read if len(entries) == page]
     merged = sorted(
         ((_order(entry), stream, entry) for stream, entries in read for entry in entries), key=lambda item: item[:2]
     )

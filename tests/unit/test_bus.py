@@ -80,7 +80,7 @@ async def test_leaving_a_loop_hands_its_event_back() -> None:
         first = await take(here.bus.consume(kind, group=group), 1)
         second = await take(here.bus.consume(kind, group=group), 2)
     assert [event.data["n"] for event in first] == [1]
-    assert [event.data["n"] for event in second] == [1, 2]
+    assert sorted(event.data["n"] for event in second) == [1, 2]
     assert {s.state for s in here.recorder.of(WorkerChanged)} >= {"started", "stopped"}
 
 
@@ -187,17 +187,16 @@ async def test_reading_gives_history_and_then_what_comes() -> None:
         await everything.aclose()  # type: ignore[attr-defined]
 
 
-async def test_reading_many_pages_keeps_the_order_across_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_many_pages_keeps_the_order_across_streams() -> None:
     """A stream that has more than a page does not let others run ahead."""
-    monkeypatch.setattr("hyperbus.runtime.iteration._PAGE", 3)
     from hyperbus.runtime.iteration import _in_order
 
     def entries(*numbers: int) -> list[Entry]:
         return [Entry(b"%d-0" % number, []) for number in numbers]
 
     read = [("a", entries(1, 2, 10)), ("b", entries(5, 11)), ("c", entries(9, 100, 101))]
-    assert [entry.id for _, entry in _in_order(read)] == [b"1-0", b"2-0", b"5-0", b"9-0", b"10-0"]
-    assert len(_in_order([("a", entries(1, 2)), ("b", entries(9))])) == 3
+    assert [entry.id for _, entry in _in_order(read, 3)] == [b"1-0", b"2-0", b"5-0", b"9-0", b"10-0"]
+    assert len(_in_order([("a", entries(1, 2)), ("b", entries(9))], 3)) == 3
 
 
 async def test_reading_survives_an_outage() -> None:

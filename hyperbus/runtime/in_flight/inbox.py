@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import repeat
 
 from hyperbus.runtime.in_flight.pace import SOON, Pace
+from hyperbus.runtime.in_flight.read_size import ReadSize
 from hyperbus.runtime.in_flight.received import Received
 
 #: Entries of one read, at most; more gains nothing and holds the server longer.
@@ -17,8 +18,6 @@ READ_COUNT = 500
 _LEAST_READ = 16
 #: Who waits for entries and is woken at a time; see `Inbox.wait`.
 _WOKEN = 2
-#: Size of an entry that a first read reckons with, in bytes; later reads reckon with what they saw.
-_FIRST_SIZE = 16 * 1024
 
 
 def _do_nothing() -> None:
@@ -53,7 +52,8 @@ class Inbox:
         self._held: dict[str, dict[bytes, int]] = {}
         self._count = 0
         self._bytes = 0
-        self._seen_size = float(_FIRST_SIZE)
+        #: What entries weigh, and how much a read may ask for.
+        self.sizes = ReadSize()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._freed = asyncio.Event()
         self._interrupted = False
@@ -74,11 +74,16 @@ class Inbox:
         free_bytes = self._most_bytes - self._bytes
         if free <= 0 or free_bytes <= 0:
             return 0
-        return max(1, min(free, self._most_read, int(free_bytes / self._seen_size)))
+        return max(1, min(free, self._most_read, self.sizes.fits(free_bytes)))
 
     def _fitting(self) -> int:
         """Return how many entries of the size that was last seen fit into the bytes that may be held."""
-        return int(self._most_bytes / self._seen_size)
+        return int(self._most_bytes / self.sizes.seen)
+
+    @property
+    def fits(self) -> int:
+        """How many entries a read may bring for want of bytes, if it were for nothing else."""
+        return self.sizes.fits(self._most_bytes - self._bytes)
 
     def wanted(self) -> int:
         """Return how many entries are wanted: what begins soon, as far as there is room; the rest is for others."""
@@ -200,7 +205,7 @@ class Inbox:
         size = sum(taken.values())
         self._count += added
         self._bytes += size
-        self._seen_size += 0.2 * (max(size / added, 64.0) - self._seen_size)
+        self.sizes.saw(added, size)
         return received
 
     def requeue(self, item: Received) -> None:

@@ -9,6 +9,9 @@ import msgspec
 
 from hyperbus.transport import Parked
 
+#: What a field takes beside its bytes.
+_FIELD = 40
+
 
 class Received(msgspec.Struct, gc=False, eq=False):
     """An entry in this worker's hands.
@@ -20,7 +23,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
         event_type: the type that the stream holds.
         id: the entry's id.
         fields: the entry's fields as they were read; flat.
-        size: what it counts for, in bytes: its body, of the one field that hyperbus writes.
+        size: what it counts for, in bytes: its body, or all of its fields where it has more than hyperbus writes.
         first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
         tries: how often the group was handed it, the next time included.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
@@ -82,16 +85,21 @@ class Received(msgspec.Struct, gc=False, eq=False):
 def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float) -> list[Received]:
     """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
     return [
-        Received(stream, event_type, entry_id, fields, len(fields[-1]) if fields else 0, now)
+        Received(stream, event_type, entry_id, fields, len(fields[1]) if len(fields) == 2 else _weigh(fields), now)  # noqa: PLR2004
         for entry_id, fields in entries
     ]
+
+
+def _weigh(fields: Sequence[bytes]) -> int:
+    """Return what fields take in bytes, each with what Python adds to it."""
+    return sum(map(len, fields)) + _FIELD * len(fields)
 
 
 def take_from_parked(stream: str, event_type: str, entries: Iterable[Parked]) -> list[Received]:
     """Return parked entries whose time has come, as they are put into this worker's hands."""
     return [
         Received(
-            stream, event_type, entry.entry_id, entry.fields, len(entry.fields[-1]) if entry.fields else 0,
+            stream, event_type, entry.entry_id, entry.fields, _weigh(entry.fields),
             entry.first_time, tries=entry.tries + 1, alone=True, parked=True,
         )
         for entry in entries

@@ -13,8 +13,9 @@ from hyperbus.runtime.coordination.refusals import Losses, is_final
 from hyperbus.runtime.group.stream_set import LOOK_AGAIN, StreamSet
 from hyperbus.runtime.group.stream_turns import MANY, Turn
 from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.read_size import READ_BYTES, ReadSize
 from hyperbus.runtime.in_flight.received import receive
-from hyperbus.runtime.reading.read_planner import share
+from hyperbus.runtime.reading.read_planner import Rounds, share
 from hyperbus.signals import Announcer
 from hyperbus.transport import FIRST_ID, Read, Reader
 
@@ -45,6 +46,11 @@ class Cursor:
         self._changed = asyncio.Event()
         self._pause = _FIRST_PAUSE
         self._losses = Losses(announcer, f"reader of {name}")
+        self._rounds = Rounds()
+        #: What entries weigh, and how much a read may ask for.
+        self.sizes = ReadSize()
+        #: Entries of each stream that the last read asked for.
+        self.page = 1
         self._stopped = False
         self._refused_since: float | None = None
         #: Why nothing can be read, though the server is there, and waiting may not help; None while something can.
@@ -88,6 +94,8 @@ class Cursor:
     async def read(self, *, count: int) -> Read:
         """Return what comes next, at most `count` entries of each stream; [] when there was nothing, or it failed.
 
+        It is fewer where entries are large, or larger reads failed.
+
         Waits for the first entry for `BLOCK` seconds, and after a failure for longer each time. Never raises for the
         server's sake: what is wrong with it is announced, and is the `refusal` where waiting may not help.
         """
@@ -101,9 +109,17 @@ class Cursor:
         if not positions:
             await self._wait(block)
             return []
+        if self.sizes.most < len(positions):
+            ask = self._rounds.next(tuple(positions), self.sizes.most)
+            positions = {name: positions[name] for name in ask.names}
+            block = block if ask.waits else 0.0
+        self.page = count = max(
+            1, min(count, self.sizes.most // len(positions), self.sizes.fits(READ_BYTES) // len(positions))
+        )
         try:
             read = await self._connection.read(positions, count=count, block=block)
         except BusUnavailable as error:
+            self.sizes.failed(count * len(positions))
             self._losses.lost(error)
         except HyperbusError as error:
             await self._refused(positions, error)
@@ -111,12 +127,21 @@ class Cursor:
             self._pause = _FIRST_PAUSE
             self.refusal = self._refused_since = None
             self._losses.found()
+            self._rounds.answered(any_came=bool(read))
+            self._weigh(read)
             if turn.wait is not None:
                 turns.answered([stream for stream, _ in read], time())
             return read
         await self._wait(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return []
+
+    def _weigh(self, read: Read) -> None:
+        """Learn from what came how much the next read may ask for."""
+        entries = [fields for _, page in read for _, fields in page.pairs]
+        if entries:
+            self.sizes.saw(len(entries), sum(sum(map(len, fields)) for fields in entries))
+        self.sizes.passed(len(entries))
 
     async def _refused(self, positions: Mapping[str, bytes], error: HyperbusError) -> None:
         """Set aside the streams that cannot be read; where that leaves nothing, note why."""

@@ -37,7 +37,8 @@ class GroupReader:
 
     1. Waits until the inbox wants more, then for entries; one read covers every stream of the group. Where many have
        more than it can take, `ReadPlanner` asks a few at a time.
-    2. After any read that may have been answered unheard, asks for what this consumer holds pending.
+    2. After any read that may have been answered unheard, asks for what this consumer holds pending, and for less at a
+       time (`ReadSize`).
     3. Creates a group again that the server has lost.
     4. Sets aside, for a while, a stream that is no stream, and one of several that the server refuses to read. When
        it refuses all, as for want of rights or of a disk, that is waited for.
@@ -137,7 +138,7 @@ class GroupReader:
         member, turns = self._member, self._stream_set.turns
         await self._recovery.losses.before_read(waited=waited)
         turn = turns.next(names, member.clock.monotonic())
-        ask = self._planner.next(turn.names, room)
+        ask = self._planner.next(turn.names, room, most=self._inbox.sizes.most, fits=self._inbox.fits)
         if turn.wait is not None:  # there are very many
             block = min(block, turn.wait)
             turns.expect(set(turn.names).difference(ask.names))
@@ -145,6 +146,7 @@ class GroupReader:
         now = member.clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
+        self._inbox.sizes.passed(sum(len(page) for _, page in read))
         if turn.wait is not None:
             turns.answered([stream for stream, _ in read], member.clock.monotonic())
         if len(names) > 1:
@@ -158,6 +160,9 @@ class GroupReader:
             return await self._connection.read_group(
                 member.group, member.consumer, ask.names, count=ask.each, block=block if ask.waits else 0
             )
+        except BusUnavailable:
+            inbox.sizes.failed(ask.each * len(ask.names))
+            raise
         finally:
             inbox.awaited_since = None
 

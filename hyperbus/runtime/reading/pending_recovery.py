@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyperbus.errors import BusUnavailable
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.group.stream_turns import MANY
@@ -40,6 +41,8 @@ class PendingRecovery:
         self._retries = retries
         #: What is to be looked for before a read, as reading may hide it.
         self.losses = losses
+        #: By stream, delivery counts that a read has raised which then broke off.
+        self._raised: dict[str, dict[bytes, int]] = {}
 
     async def interrupt_reads(self) -> None:
         """Interrupt a read that waits whenever the doubt is urgent; until cancelled."""
@@ -72,8 +75,9 @@ class PendingRecovery:
 
     async def _recover_stream(self, stream: str) -> None:
         member, after = self._member, FIRST_ID
+        await self._restore_counts(stream)
         while True:
-            page = min(await self._inbox.wait_for_room(), RECOVER_PAGE)
+            page = min(await self._inbox.wait_for_room(), RECOVER_PAGE, self._inbox.sizes.most)
             if self._inbox.closed:
                 return
             with self._inbox.remembering() as gone:
@@ -87,6 +91,13 @@ class PendingRecovery:
                 return
             after = pending[-1].id
 
+    async def _restore_counts(self, stream: str) -> None:
+        """Undo what a read did that broke off: it has raised counts, and was no delivery."""
+        if stream in self._raised:
+            member, counts = self._member, self._raised[stream]
+            await member.streams.set_delivery_counts(stream, member.group, member.consumer, list(counts.items()))
+            del self._raised[stream]
+
     def _is_unknown(self, stream: str, entry_id: bytes, gone: set[tuple[str, bytes]]) -> bool:
         return not self._inbox.holds(stream, entry_id) and (stream, entry_id) not in gone
 
@@ -94,9 +105,15 @@ class PendingRecovery:
         self, stream: str, after: bytes, counts: dict[bytes, int], gone: set[tuple[str, bytes]]
     ) -> None:
         member = self._member
-        entries = await self._connection.read_pending(
-            member.group, member.consumer, stream, after=after, count=len(counts)
-        )
+        try:
+            entries = await self._connection.read_pending(
+                member.group, member.consumer, stream, after=after, count=len(counts)
+            )
+        except BusUnavailable:
+            self._inbox.sizes.failed(len(counts))
+            self._raised[stream] = counts
+            raise
+        self._inbox.sizes.passed(len(entries))
         # reading them has raised the counts of all, and was no delivery
         await member.streams.set_delivery_counts(stream, member.group, member.consumer, list(counts.items()))
         unknown = [entry for entry in entries if self._is_unknown(stream, entry.id, gone)]

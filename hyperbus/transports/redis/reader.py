@@ -18,6 +18,8 @@ from hyperbus.transports.redis.protocol.replies import Refusal, is_wake
 #: How often, and how far apart, a wake is sent to a read that is on its way to the server but not there yet.
 _WAKES = 20
 _WAKE_PAUSE: Seconds = 0.005
+#: Bytes that a read of several entries may bring. What it asked for is then pending; whoever reads asks for less.
+READ_BYTES = 32 * 1024 * 1024
 
 
 class RedisReader:
@@ -33,7 +35,6 @@ class RedisReader:
         self, connection: ReconnectingConnection, control: CommandRunner, forget: Callable[[RedisReader], None]
     ) -> None:
         self._connection = connection
-        self._commands = CommandRunner(connection)
         self._control = control
         self._forget = forget
         self._woken = False
@@ -53,7 +54,7 @@ class RedisReader:
         if self._prepared is None or self._prepared[0] != key:
             self._prepared = (key, GroupRead(*key))
         command = self._prepared[1]
-        reply = await self._ask(partial(command.pack, count), block)
+        reply = await self._ask(partial(command.pack, count), block, count * len(streams))
         if not reply:
             return []
         names = command.names
@@ -62,7 +63,7 @@ class RedisReader:
     async def read_pending(self, group: str, consumer: str, stream: str, *, after: bytes, count: int) -> list[Entry]:
         """Return what `consumer` holds pending with an id above `after`."""
         command = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", stream, after)
-        reply = await self._commands.run_one(*command)
+        reply = await self._ask(lambda _: pack(*command), 0, count)
         return [Entry(entry_id, fields or []) for _, entries in reply or () for entry_id, fields in entries]
 
     async def read(self, positions: Mapping[str, bytes], *, count: int, block: Seconds) -> Read:
@@ -74,7 +75,7 @@ class RedisReader:
             blocking = ("BLOCK", milliseconds(wait)) if wait > 0 else ()
             return pack("XREAD", "COUNT", count, *blocking, "STREAMS", *positions, *positions.values())
 
-        reply = await self._ask(command, block)
+        reply = await self._ask(command, block, count * len(positions))
         return [(stream.decode(), Page(entries)) for stream, entries in reply or ()]
 
     async def wake(self) -> None:
@@ -97,24 +98,32 @@ class RedisReader:
         self._forget(self)
         await self._connection.close()
 
-    async def _ask(self, command: Callable[[Seconds], bytes], block: Seconds) -> Any:
+    async def _ask(self, command: Callable[[Seconds], bytes], block: Seconds, count: int) -> Any:
+        """Ask for so many entries; return the reply.
+
+        Raises:
+            BusUnavailable: the server is away, or the reply was too large for one of several entries, and broken off.
+        """
+        most_bytes = READ_BYTES if count > 1 else None
         if block <= 0:
-            [reply] = await self._connection.call(command(0))
+            [reply] = await self._connection.call(command(0), most_bytes=most_bytes)
         else:
-            [reply] = await self._ask_blocking(command, block)
+            [reply] = await self._ask_blocking(command, block, most_bytes)
         if type(reply) is Refusal:
             if is_wake(reply):
                 return None
             raise self._connection.error_of(reply)
         return reply
 
-    async def _ask_blocking(self, command: Callable[[Seconds], bytes], block: Seconds) -> list[Any]:
+    async def _ask_blocking(
+        self, command: Callable[[Seconds], bytes], block: Seconds, most_bytes: int | None
+    ) -> list[Any]:
         self._blocked = object()
         try:
             # First connect: a wake that comes before the command is written must be seen when it is written.
             live = await self._connection.ready()
             wait = 0.0 if self._woken else block
-            return await live.write(command(wait), 1, self._connection.command_timeout + wait)
+            return await live.write(command(wait), 1, self._connection.command_timeout + wait, most_bytes)
         except asyncio.CancelledError:
             # The server still waits on this connection, and what it would deliver would be thrown away unseen.
             self._connection.drop("the read was cancelled")

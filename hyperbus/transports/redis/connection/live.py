@@ -40,12 +40,18 @@ class NoAnswerError(BusUnavailable):
 class _Call:
     """What one call still waits for."""
 
-    __slots__ = ("count", "deadline", "future", "replies")
+    __slots__ = ("count", "deadline", "future", "heard", "most_bytes", "replies", "timeout")
 
-    def __init__(self, future: asyncio.Future[list[Any]], count: int, deadline: float) -> None:
+    def __init__(
+        self, future: asyncio.Future[list[Any]], count: int, deadline: float, timeout: Seconds, most_bytes: int | None
+    ) -> None:
         self.future = future
         self.count = count
         self.deadline = deadline
+        self.timeout = timeout
+        self.most_bytes = most_bytes
+        #: Bytes of its answer that had come when it was last looked at.
+        self.heard = 0
         self.replies: list[Any] = []
 
 
@@ -68,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._retired = False
+        #: Bytes that have come of the answer to the oldest call.
+        self._heard = 0
         self.lost = False
         self._descriptor: int = self._transport.get_extra_info("socket").fileno()
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
@@ -86,15 +94,23 @@ class Connection(asyncio.Protocol):
         """Whether calls have to wait until the socket takes more."""
         return self._writable is not None
 
-    def write(self, packed: bytes, count: int, timeout: Seconds) -> asyncio.Future[list[Any]]:
-        """Send a call that is answered by `count` replies within `timeout`; return where they will be."""
-        [future] = self.write_parts(packed, (count,), timeout)
+    def write(
+        self, packed: bytes, count: int, timeout: Seconds, most_bytes: int | None = None
+    ) -> asyncio.Future[list[Any]]:
+        """Send a call that is answered by `count` replies within `timeout`; return where they will be.
+
+        An answer that takes longer is waited for as long as more of it comes. One of more than `most_bytes` is broken
+        off, and the connection with it.
+        """
+        [future] = self.write_parts(packed, (count,), timeout, most_bytes)
         return future
 
-    def write_parts(self, packed: bytes, counts: Sequence[int], timeout: Seconds) -> list[asyncio.Future[list[Any]]]:
+    def write_parts(
+        self, packed: bytes, counts: Sequence[int], timeout: Seconds, most_bytes: int | None = None
+    ) -> list[asyncio.Future[list[Any]]]:
         """Send several calls with one write; return where the replies of each will be."""
         deadline = self._loop.time() + timeout
-        calls = [_Call(self._loop.create_future(), count, deadline) for count in counts]
+        calls = [_Call(self._loop.create_future(), count, deadline, timeout, most_bytes) for count in counts]
         self._calls += calls
         # One timer watches the oldest call: a timer for each call would cost more than the call.
         if self._timer is None:
@@ -149,6 +165,7 @@ class Connection(asyncio.Protocol):
         calls = self._calls
         gets = self._reader.gets
         try:
+            self._heard += len(data)
             self._reader.feed(data)
             while calls:
                 call = calls[0]
@@ -156,9 +173,12 @@ class Connection(asyncio.Protocol):
                 while len(replies) < count:
                     reply = gets()
                     if reply is _NOTHING:
+                        if call.most_bytes is not None and self._heard > call.most_bytes:
+                            self.drop(f"its answer has more than {call.most_bytes} bytes")
                         return
                     replies.append(reply)
                 calls.popleft()
+                self._heard = 0
                 if not call.future.done():
                     call.future.set_result(replies)
             # An answer that nobody asked for would be taken for the answer to the next call.
@@ -211,6 +231,11 @@ class Connection(asyncio.Protocol):
         deadline = self._calls[0].deadline
         if now < deadline:
             self._watch(deadline)
+        elif self._heard > self._calls[0].heard:
+            # More of its answer came: a large one takes its time on a slow way.
+            oldest = self._calls[0]
+            oldest.heard, oldest.deadline = self._heard, now + oldest.timeout
+            self._watch(oldest.deadline)
         elif now - self._timer_when > _LATE:
             # The loop was blocked or the machine slept: answers may lie unread in the socket.
             self._watch(now + _LATE)

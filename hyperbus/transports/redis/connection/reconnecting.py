@@ -45,23 +45,28 @@ class ReconnectingConnection:
         """Where it goes to, for people."""
         return self._address.description
 
-    async def call(self, packed: bytes, count: int = 1, *, wait: Seconds = 0.0) -> list[Any]:
+    async def call(
+        self, packed: bytes, count: int = 1, *, wait: Seconds = 0.0, most_bytes: int | None = None
+    ) -> list[Any]:
         """Send packed commands and return their `count` replies, error replies among them as `Refusal`.
 
-        `wait` is how much longer than the command timeout the server may take, as a read that blocks does.
+        `wait` is how much longer than the command timeout the server may take, as a read that blocks does; `most_bytes`
+        how large the answer may be.
 
         Raises:
             NoAnswerError: it was sent, and the connection broke or the time was up.
             BusUnavailable: it was not sent.
         """
-        return await (await self.send(packed, count, wait=wait))
+        return await (await self.send(packed, count, wait=wait, most_bytes=most_bytes))
 
-    async def send(self, packed: bytes, count: int, *, wait: Seconds = 0.0) -> asyncio.Future[list[Any]]:
+    async def send(
+        self, packed: bytes, count: int, *, wait: Seconds = 0.0, most_bytes: int | None = None
+    ) -> asyncio.Future[list[Any]]:
         """Do the first half of `call`: return when the call is written."""
         live = self._live
         if live is None or not live.usable or live.paused:
             live = await self.ready()
-        return live.write(packed, count, self.command_timeout + wait)
+        return live.write(packed, count, self.command_timeout + wait, most_bytes)
 
     async def ready(self, same: Connection | None = None) -> Connection:
         """Return a live connection that takes a call at once; where `same` is given, that one or none.

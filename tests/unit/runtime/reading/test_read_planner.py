@@ -86,3 +86,28 @@ def test_after_a_failure_all_are_asked() -> None:
     assert len(streams.read(250)[0].names) < 50
     streams.rota.forget()
     assert streams.rota.next(streams.names, 250) == Ask(streams.names, 20, waits=True)
+
+
+def test_more_streams_than_a_read_may_name_are_gone_round() -> None:
+    """A few at a time, without a wait; and all of them, with one, once none had anything."""
+    planner, names = ReadPlanner(), tuple("abcde")
+    asked = []
+    for _ in range(4):
+        asked.append(ask := planner.next(names, 100, most=2))
+        planner.answered(ask, {})
+    assert asked == [
+        Ask(("a", "b"), 1, waits=False),
+        Ask(("c", "d"), 1, waits=False),
+        Ask(("e", "a"), 1, waits=False),
+        Ask(names, 1, waits=True),
+    ]
+    planner.answered(asked[-1], {"c": 1})
+    assert not planner.next(names, 100, most=2).waits
+
+
+def test_entries_that_are_large_are_asked_for_in_small_numbers_of_each_stream() -> None:
+    """All streams together stay below what fits, but for one of each."""
+    names = tuple(f"s{n}" for n in range(20))
+    assert ReadPlanner().next(names, 64, fits=16).each == 1
+    assert ReadPlanner().next(names, 64, fits=60).each == 3
+    assert ReadPlanner().next(("one",), 64, most=10, fits=16).each == 10
