@@ -54,6 +54,7 @@ POISON: dict[str, str] = {
     "sysexit": "asks for the end of its process",
     "panic": "raises what is no Exception",
     "mute": "raises what cannot be printed",
+    "fields": "has 5,000 fields, none of them ours",
     "type": "names another type than its stream holds",
     "bytes": "holds bytes that are no UTF-8",
 }

@@ -289,7 +289,8 @@ class World:
         if taken_by is None:
             entry = await self.command("XADD", stream, "*", *fields)
         else:
-            entry = await self.command("EVAL", PUBLISH, 1, stream, *taken_by, *fields)
+            entry, taken = await self.command("EVAL", PUBLISH, 1, stream, *taken_by, taken_by[0], *fields)
+            self.counts["taken"] += taken
         self.by_hand.add({"e": "stored", "t": time.time(), "id": event_id, "entry": entry.decode()})
         return event_id
 
