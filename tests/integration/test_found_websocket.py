@@ -206,12 +206,15 @@ async def test_a_client_that_changes_its_filter_without_end_is_told_why_it_is_le
 
 async def test_a_client_that_pings_and_reads_nothing_is_let_go(start: Start) -> None:
     """At a rate that is allowed, too: answers that nobody reads would gather. The log says why."""
-    broadcaster = await start()
+    broadcaster = await start(queue_bytes=100_000_000)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    sock.connect(("127.0.0.1", broadcaster.port))
     with capture_logs() as logs:
-        async with to(broadcaster.port, max_queue=1, max_size=None) as client:
+        async with to(broadcaster.port, sock=sock, max_queue=1, max_size=None) as client:
             await until(lambda: broadcaster.clients == 1)
             client.transport.pause_reading()
-            broadcaster.broadcast("a", None, b'"' + b"x" * 15_000_000 + b'"')
+            broadcaster.broadcast("a", None, b'"' + b"x" * 40_000_000 + b'"')  # more than the system keeps
             await asyncio.sleep(0.2)
             for _ in range(150):
                 await client.ping()
