@@ -23,7 +23,7 @@ from hyperbus.logger import get_logger
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.process_signals import ProcessSignals
 from hyperbus.publisher import LocalHandler, Publication, PublishCalls, Publisher, PublishLimits
-from hyperbus.runtime.iteration import consume_events, read_events
+from hyperbus.runtime.iteration import Reading, consume_events, read_events
 from hyperbus.runtime.services import Services, open_services
 from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
@@ -270,20 +270,23 @@ class Bus:
         return consume_events(self._open_services, types, group=group, start_from=start_from)
 
     @overload
-    def read(
-        self, first: type[DataT], /, *others: type[DataT], after: str | None = None
-    ) -> AsyncIterator[Event[DataT]]: ...
+    def read(self, first: type[DataT], /, *others: type[DataT], after: str | None = None) -> Reading[DataT]: ...
     @overload
     def read(
         self, first: str | type[EventData], /, *others: str | type[EventData], after: str | None = None
-    ) -> AsyncIterator[Event[Any]]: ...
-    def read(self, *types: Any, after: str | None = None) -> AsyncIterator[Event[Any]]:
+    ) -> Reading[Any]: ...
+    def read(self, *types: Any, after: str | None = None) -> Reading[Any]:
         """Iterate over history, and then over what comes, without a group and without acks.
+
+            events = bus.read("workflow.*", after=saved)
+            async for event in events:
+                saved = events.entry_id  # where to go on another time
 
         Args:
             types: names, globs or classes.
-            after: an entry id to begin after; by default from the first entry. Within a stream events are in
-                order; across streams they are as they arrive.
+            after: an entry id to begin after, or "now" for what comes from now on, in streams that are born later too;
+                by default from the first entry. Within a stream events are in order; across streams they are as they
+                arrive, so that who reads several begins a little before the id, and skips the events that it had.
         """
         return read_events(self._open_services, types, after=after)
 

@@ -22,7 +22,7 @@ from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.runtime.reading.cursor_reader import Cursor, CursorReader
 from hyperbus.runtime.services import Services
 from hyperbus.signals import StreamsFound
-from hyperbus.transport import FIRST_ID, Reader
+from hyperbus.transport import FIRST_ID, Reader, record_names
 
 
 class CursorWorker:
@@ -49,7 +49,8 @@ class CursorWorker:
         self.parts = Parts(declaration.name, CursorReader(self._cursor, stream_set, inbox, clock), self._executor)
 
     async def enter(self) -> None:
-        """Do nothing: nobody has to know that it lives."""
+        """Hear which streams come to an end; nobody has to know that it lives."""
+        self._services.notifier.subscribe(record_names.STREAM_ENDED, self._cursor.let_go)
 
     async def join(self) -> None:
         """Find the streams, and the place in each where now is.
@@ -83,4 +84,5 @@ class CursorWorker:
 
     async def leave(self) -> None:
         """Hear of streams no more."""
+        self._services.notifier.unsubscribe(record_names.STREAM_ENDED, self._cursor.let_go)
         self._services.finder.unsubscribe(self._take_in)

@@ -43,6 +43,7 @@ from hyperbus.runtime.recovery.sharing import Sharing
 from hyperbus.runtime.services import Services
 from hyperbus.signals import StreamsFound
 from hyperbus.transport import Reader, record_names
+from hyperbus.transport.births import read_births
 
 
 class GroupWorker:
@@ -120,6 +121,7 @@ class GroupWorker:
         await services.heartbeat.add(member.consumer, member.about())
         services.heartbeat.subscribe(self._parked.keep)
         services.notifier.subscribe(HANDED_OVER, self._handover.hear)
+        services.notifier.subscribe(record_names.STREAM_ENDED, self._let_go)
         self._sharing.subscribe()
 
     async def join(self) -> None:
@@ -143,6 +145,10 @@ class GroupWorker:
             await self._reader.add_streams(new)
             self._services.announcer.announce(StreamsFound(self._member.group, tuple(new)))
 
+    def _let_go(self, notice: bytes) -> None:
+        """Read streams no more that have come to an end; those that are born again are found again."""
+        self._stream_set.remove(read_births(notice))
+
     async def hand_over(self) -> None:
         """Hand out nothing more; give what nobody began to handle to others."""
         self._unbegun += [
@@ -163,6 +169,7 @@ class GroupWorker:
         """Give up the place in the group; what is still pending is free for others at once."""
         services, member = self._services, self._member
         services.notifier.unsubscribe(HANDED_OVER, self._handover.hear)
+        services.notifier.unsubscribe(record_names.STREAM_ENDED, self._let_go)
         self._sharing.unsubscribe()
         services.finder.unsubscribe(self._take_in)
         services.heartbeat.unsubscribe(self._parked.keep)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from hyperbus.declaration.consumer import consumer
 from hyperbus.errors import DecodeError, InvalidSettingError
@@ -19,12 +19,13 @@ from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.services import Services
 from hyperbus.runtime.worker import Worker
 from hyperbus.signals import Announcer, DeliveryFailed
-from hyperbus.transport import FIRST_ID, Entry, Read
+from hyperbus.transport import FIRST_ID, Entry, Read, record_names
 
 #: Entries of one stream in one read of `read_events`.
 _PAGE = 200
 _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?", re.ASCII)
 
+DataT = TypeVar("DataT")
 #: Gives the services of the process, opened at the first use.
 Open = Callable[[], Awaitable[Services]]
 Types = Sequence[str | type[EventData]]
@@ -71,8 +72,38 @@ async def consume_events(open_: Open, types: Types, *, group: str, start_from: s
             running.exception()  # it was raised above, or does not matter any more
 
 
-async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncGenerator[Event[Any]]:
-    """Yield history and then what comes, of every stream that matches, without a group."""
+class Reading(AsyncIterator[Event[DataT]]):
+    """A loop over events that knows where it is.
+
+    Attributes:
+        entry_id: the entry id of the event that it gave last, to begin `after` it another time; None before the first.
+        stream: the key of that event's stream: the order of ids across streams is only nearly that of events.
+    """
+
+    def __init__(self, found: AsyncGenerator[tuple[Event[Any], str, bytes]]) -> None:
+        self._found = found
+        self.entry_id: str | None = None
+        self.stream: str | None = None
+
+    async def __anext__(self) -> Event[DataT]:
+        """Return the next event; wait for it if need be."""
+        event, self.stream, entry_id = await anext(self._found)
+        self.entry_id = entry_id.decode()
+        return event
+
+    async def aclose(self) -> None:
+        """End it; leaving the loop and forgetting it does so as well, some time."""
+        await self._found.aclose()
+
+
+def read_events(open_: Open, types: Types, *, after: str | None) -> Reading[Any]:
+    """Return a loop over history and then over what comes, of every stream that matches, without a group."""
+    return Reading(_read_events(open_, types, after=after))
+
+
+async def _read_events(
+    open_: Open, types: Types, *, after: str | None
+) -> AsyncGenerator[tuple[Event[Any], str, bytes]]:
     names = TypeFilter([entry if isinstance(entry, str) else type_of(entry) for entry in types])
     if not names.patterns:
         raise InvalidSettingError("read() needs at least one event type, such as read('workflow.*')")
@@ -87,15 +118,20 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
     cursor = Cursor("bus.read", connection, stream_set, Announcer(), services.clock)
 
     async def found(streams: Mapping[str, str]) -> None:
+        """Read what was born meanwhile from its first entry, but for what is to be left out of it."""
         new = stream_set.missing(streams)
         stream_set.expect(streams)
         stream_set.add(new)
-        await cursor.add_streams(dict.fromkeys(new, start))
+        await cursor.add_streams(dict.fromkeys(new, start or FIRST_ID))
 
     services.cursors.add(cursor)
+    services.notifier.subscribe(record_names.STREAM_ENDED, cursor.let_go)
     try:
         known = await services.finder.subscribe(found) if names.globs else {}
-        await found({**services.named_streams(names), **known})
+        first = stream_set.missing({**services.named_streams(names), **known})
+        ids = [start] * len(first) if start else await services.transport.streams.last_ids(tuple(first))
+        stream_set.add(first)
+        await cursor.add_streams(dict(zip(first, ids, strict=True)))
         while not cursor.is_stopped():
             read = await cursor.read(count=_PAGE)
             if cursor.refusal is not None:
@@ -108,9 +144,10 @@ async def read_events(open_: Open, types: Types, *, after: str | None) -> AsyncG
                 except DecodeError as error:  # it has no place in a loop over events; groups dead-letter it
                     services.announcer.announce(_left_out(received, error))
                     continue
-                yield event
+                yield event, stream, entry.id
     finally:
         services.cursors.discard(cursor)
+        services.notifier.unsubscribe(record_names.STREAM_ENDED, cursor.let_go)
         services.finder.unsubscribe(found)
         await connection.close()
 
@@ -123,16 +160,21 @@ def _left_out(received: Received, error: DecodeError) -> DeliveryFailed:
     )  # fmt: skip
 
 
-def _start_id(after: str | None) -> bytes:
-    """Return the id that `after` names.
+def _start_id(after: str | None) -> bytes | None:
+    """Return the id that `after` names; None for "now", which is another id in each stream.
 
     Raises:
         InvalidSettingError: it is no entry id.
     """
     if not after:
         return FIRST_ID
+    if after == "now":
+        return None
     if not _ENTRY_ID.fullmatch(after):
-        raise InvalidSettingError(f"read(after={after!r:.100}) has to be an entry id, such as '1700000000000-0'")
+        raise InvalidSettingError(
+            f"read(after={after!r:.100}) has to be an entry id, such as '1700000000000-0', or 'now', which "
+            f"misses nothing that comes from now on"
+        )
     return after.encode()
 
 

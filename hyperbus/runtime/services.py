@@ -64,6 +64,7 @@ class Services:
         )
         self.notifier = Notifier(transport, clock, prefix=prefix, announcer=announcer)
         self.notifier.subscribe(record_names.STREAM_BORN, self.finder.look_soon)
+        self.notifier.subscribe(record_names.STREAM_ENDED, self.finder.let_go)
         self.retention = RetentionLoop(transport, announcer, clock, settings, prefix=prefix, types=self.data_types)
         self.isolation = Isolation(clock)
         #: Workers behind loops of `consume`, and their tasks; ended with the bus when a loop is left open.

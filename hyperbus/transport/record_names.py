@@ -15,6 +15,8 @@ GROUP_DIRECTORY = "groups"
 RETENTION_LEASE = "retention"
 #: The kind of the notice that a publisher gives of a stream that it is the first to publish into.
 STREAM_BORN = b"stream"
+#: The kind of the notice that streams have come to an end, and are about to be removed.
+STREAM_ENDED = b"ended"
 
 #: Notices that are kept; nobody reads an old one.
 KEPT_NOTICES = 1_000

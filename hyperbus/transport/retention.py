@@ -42,6 +42,14 @@ class Retention(Protocol):
         """
         ...
 
+    async def remove_ended(self, stream: str, last_id: bytes, groups: Sequence[str]) -> bool:
+        """Remove a stream in which nothing is left, with all that is kept for these groups but their dead letters.
+
+        Only where it is empty, nothing is pending or parked, and nothing has been added since it had given out
+        `last_id`; tell whether it is gone. Atomic.
+        """
+        ...
+
     async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
         """Return the id of the oldest entry of each stream; None where there is none."""
         ...

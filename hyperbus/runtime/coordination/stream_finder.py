@@ -23,6 +23,8 @@ MOST_CHARACTERS = 16 * 1024 * 1024
 _OVERLAP: Seconds = 2.0
 #: Members of the directory that are read in one round trip.
 _PAGE = 5_000
+#: How long a stream that is about to be removed is not found again.
+LET_GO: Seconds = 5.0
 #: A search of the whole server takes no more than a share of one in so many of its time.
 _SCAN_SHARE = 20
 
@@ -57,6 +59,8 @@ class StreamFinder:
         self._announcer = announcer or Announcer()
         self._subscribers: dict[Subscriber, set[str]] = {}
         self._named: set[str] = set()
+        #: Until when streams that are about to be removed are not found, unless a notice names them.
+        self._ended: dict[str, float] = {}
         self._seen_until = float("-inf")
         self._all_at = 0.0
         self._is_full = False
@@ -88,6 +92,15 @@ class StreamFinder:
             self._named.update(named)
         self._look.set()
 
+    def let_go(self, notice: bytes) -> None:
+        """Hear that streams have come to an end, and are about to be removed: if they are born again, that is new."""
+        ended = read_births(notice)
+        until = self._clock.monotonic() + LET_GO
+        self._ended = {name: at for name, at in self._ended.items() if at > until - LET_GO}
+        self._ended.update(dict.fromkeys(ended[:_PAGE], until))
+        for told in self._subscribers.values():
+            told.difference_update(ended)
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
@@ -96,6 +109,8 @@ class StreamFinder:
                 async with asyncio.timeout(LOOK):
                     await self._look.wait()
             self._look.clear()
+            for stream in self._named:
+                self._ended.pop(stream, None)
             named, self._named = self._typed(self._named), set()
             if named:
                 await self._tell_all(named, again=named.keys())
@@ -170,9 +185,10 @@ class StreamFinder:
         """Return the event type of each stream that has one, as far as there is room."""
         found: dict[str, str] = {}
         characters = 0
+        time = self._clock.monotonic()
         for stream in streams:
             event_type = type_in(self._prefix, stream)
-            if event_type is None or stream in found:
+            if event_type is None or stream in found or self._ended.get(stream, time) > time:
                 continue
             characters += len(stream)
             if len(found) >= MOST_STREAMS or characters > MOST_CHARACTERS:

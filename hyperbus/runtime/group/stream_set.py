@@ -31,6 +31,8 @@ class StreamSet:
         self._clock = clock
         self._known: dict[str, str] = {}
         self._names: tuple[str, ...] = ()
+        #: Those let go of last: a read that was under way may still bring something.
+        self._gone: dict[str, str] = {}
         #: Whose turn it is, where there are very many.
         self.turns = StreamTurns()
         #: Until when streams are set aside, on the monotonic clock.
@@ -65,11 +67,13 @@ class StreamSet:
         named = self._types.names
         gone = [name for name in streams if name in self._known and self._known[name] not in named]
         for name in gone:
-            del self._known[name]
+            self._gone[name] = self._known.pop(name)
             self._aside.pop(name, None)
             self._refused.pop(name, None)
         if gone:
             self._names = tuple(self._known)
+            while len(self._gone) > MANY:
+                del self._gone[next(iter(self._gone))]
         return gone
 
     def some(self) -> tuple[str, ...]:
@@ -78,7 +82,7 @@ class StreamSet:
 
     def type_in(self, stream: str) -> str:
         """Return the event type that a stream of the set holds."""
-        return self._known[stream]
+        return self._known.get(stream) or self._gone[stream]
 
     def readable(self) -> tuple[str, ...]:
         """Return the streams that are not set aside."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from hyperbus.clock import Clock, Seconds
@@ -18,6 +18,7 @@ from hyperbus.runtime.in_flight.received import receive
 from hyperbus.runtime.reading.read_planner import Rounds, share
 from hyperbus.signals import Announcer
 from hyperbus.transport import FIRST_ID, Read, Reader
+from hyperbus.transport.births import read_births
 
 #: How long a read waits for something new before it is asked again.
 BLOCK: Seconds = 2.0
@@ -71,11 +72,10 @@ class Cursor:
         self._changed.set()
         await self._connection.wake()
 
-    async def forget_streams(self, names: Iterable[str]) -> None:
-        """Read these streams no more: they came to an end, and are read from their first entry if they begin again."""
-        for name in self._stream_set.remove(names):
+    def let_go(self, notice: bytes) -> None:
+        """Read streams no more that have come to an end; if they begin again, they are read from their first entry."""
+        for name in self._stream_set.remove(read_births(notice)):
             self._positions.pop(name, None)
-        await self._connection.wake()
 
     async def stop(self) -> None:
         """Let a read that waits return."""

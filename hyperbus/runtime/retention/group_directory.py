@@ -98,6 +98,12 @@ class GroupDirectory:
         for page in _pages(due, _PAGE):
             await self._look(page, now)
 
+    def drop(self, stream: str) -> None:
+        """Forget a stream that has come to an end, and its groups."""
+        self._there.pop(stream, None)
+        if self._known is not None:
+            self._known.pop(stream, None)
+
     def abandoned(self, stream: str, group: str) -> bool:
         """Tell whether a group holds the stream no longer."""
         state = (self._known or {}).get(stream, {}).get(group)

@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError, OutOfMemoryError, ServerError
@@ -18,12 +19,13 @@ from hyperbus.event.retention import Keep
 from hyperbus.logger import get_logger
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.coordination.refusals import Refusals
+from hyperbus.runtime.retention.ended_streams import EndedStreams
 from hyperbus.runtime.retention.group_directory import GroupDirectory
 from hyperbus.runtime.retention.policies import Policies, pages
 from hyperbus.runtime.retention.stream_view import StreamView
 from hyperbus.runtime.retention.trimmer import Trimmer
 from hyperbus.settings import Settings
-from hyperbus.signals import Announcer
+from hyperbus.signals import Announcer, BoundReached
 from hyperbus.transport import StreamInfo, Transport, record_names
 
 #: How often streams are looked over, before jitter; sooner after much was cut.
@@ -39,7 +41,10 @@ QUIET_STREAMS = 1_000
 #: How often policies are read again, and all streams are looked for.
 REFRESH: Seconds = 10.0
 #: Streams that are kept down, at most.
-MOST_STREAMS = 10_000
+MOST_STREAMS = 100_000
+#: A search of the whole server takes no more than a share of one in so many of its time.
+SCAN_SHARE = 20
+_LISTED_PAGE = 5_000
 #: How far back the directory is read again between two such looks: clocks of publishers differ.
 _OVERLAP: Seconds = 60.0
 _STREAM = re.compile(r"(@[A-Za-z0-9_.-]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*)(?::[0-9]+)?")
@@ -78,7 +83,11 @@ class RetentionLoop:
         self._busy: set[str] = set()
         self._lengths: dict[str, int] = {}
         self._quiet_from = 0
-        self._newest = float("-inf")
+        self._ended = EndedStreams(transport, clock, prefix=prefix)
+        self._announcer = announcer
+        self._listed: dict[str, float] = {}
+        self._is_full = False
+        self._seen_until = float("-inf")
         self._refresh_at = 0.0
         self._mine = False
 
@@ -145,20 +154,22 @@ class RetentionLoop:
         self._groups.forget()
         self._trimmer.forget()
         self._refresh_at = 0.0
-        self._newest = float("-inf")
+        self._seen_until = float("-inf")
 
     # -- which streams
 
     async def _find(self) -> None:
         """Find streams: new ones of hyperbus at once, those of other programs at the next refresh."""
         everything = self._clock.monotonic() >= self._refresh_at
-        least = float("-inf") if everything else self._newest - _OVERLAP
-        members = await self._records.members(record_names.STREAM_DIRECTORY, minimum=least, count=MOST_STREAMS)
-        self._newest = max([self._newest, *(time for _, time in members)])
-        found = [stream for stream, _ in members]
+        began, now = self._clock.monotonic(), await self._records.server_time()
+        members = dict(await self._listed_since(float("-inf") if everything else self._seen_until - _OVERLAP))
+        self._seen_until = now
+        self._listed = members if everything else {**self._listed, **members}
+        found = list(members)
         if everything:
             found += await self._streams.scan(f"{self._prefix}:*")
-            self._refresh_at = self._clock.monotonic() + REFRESH
+            ended = self._clock.monotonic()
+            self._refresh_at = ended + max(REFRESH, SCAN_SHARE * (ended - began))
         new = {stream: kind for stream in found if (kind := _type_of(self._prefix, stream)) is not None}
         if everything:
             gone = self._names.keys() - new.keys()
@@ -168,9 +179,24 @@ class RetentionLoop:
             self._refused -= gone
             for stream in gone:
                 self._lengths.pop(stream, None)
-        self._names |= dict(list(new.items())[:MOST_STREAMS])
+        self._names |= dict(islice(new.items(), MOST_STREAMS))
+        if len(new) > MOST_STREAMS and not self._is_full:
+            self._is_full = True
+            self._announcer.announce(BoundReached("streams that are kept down", MOST_STREAMS))
         unread = [kind for kind in set(self._names.values()) if everything or self._policies.of(kind) is None]
         await self._policies.read(unread)
+
+    async def _listed_since(self, since: float) -> list[tuple[str, float]]:
+        """Return members of the directory, those that were entered last first."""
+        found: list[tuple[str, float]] = []
+        while len(found) <= MOST_STREAMS:
+            page = await self._records.members(
+                record_names.STREAM_DIRECTORY, minimum=since, count=_LISTED_PAGE, offset=len(found), newest=True
+            )
+            if not page:
+                break
+            found += page
+        return found
 
     def _due(self) -> list[str]:
         """Return the streams that something happens in, and some of the others, so that each is looked at."""
@@ -195,6 +221,7 @@ class RetentionLoop:
         oldest = await self._streams.oldest(names)
         weights = await self._weigh(names)
         now = await self._records.server_time()
+        await self._end(infos, now)
         cut = 0
         for info, first, weight in zip(there, oldest, weights, strict=True):
             keep = self._policies.of(self._names[info.stream])
@@ -211,6 +238,18 @@ class RetentionLoop:
             if went:
                 self._busy.add(info.stream)
         return cut
+
+    async def _end(self, infos: Mapping[str, StreamInfo | None], now: float) -> None:
+        """Let streams go that have come to an end."""
+        gone, soon = await self._ended.remove(infos, self._listed, now)
+        self._busy.update(soon)  # so that they are looked at in the next round
+        for stream in gone:
+            self._names.pop(stream, None)
+            self._listed.pop(stream, None)
+            self._lengths.pop(stream, None)
+            self._groups.drop(stream)
+        self._busy.difference_update(gone)
+        self._trimmer.forget(gone)
 
     def _tell_once(self, stream: str, error: ServerError) -> None:
         if stream not in self._refused:

@@ -12,7 +12,7 @@ from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.stream import EntryId, Group, Stream, format_id, parse_id
 
 #: What is kept for a group under keys of its own, and goes with it.
-_KEPT = (checkpoint_key, retries_key, suspects_key, parked_key)
+KEPT = (checkpoint_key, retries_key, suspects_key, parked_key)
 
 
 class MemoryGroups(Part):
@@ -29,7 +29,7 @@ class MemoryGroups(Part):
         await self._session.enter()
         with self._store.lock:
             found = self._store.find_group(stream, group)
-            for key_of in _KEPT:
+            for key_of in KEPT:
                 self._store.delete(key_of(stream, group))
             if found is None:
                 return False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyperbus.transport import Position, id_key, is_id
-from hyperbus.transports.keys import checkpoint_key
+from hyperbus.transports.keys import checkpoint_key, parked_key
+from hyperbus.transports.memory.groups import KEPT
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.stream import Stream, format_id, parse_id
 
@@ -42,6 +43,21 @@ class MemoryRetention(Part):
         with self._store.lock:
             found = self._store.stream(stream)
             return 0 if found is None else found.trim(parse_id(up_to), max(limit, _LEAST_CUT))
+
+    async def remove_ended(self, stream: str, last_id: bytes, groups: Sequence[str]) -> bool:
+        """Remove a stream in which nothing is left, with all that is kept for its groups but their dead letters."""
+        await self._session.enter()
+        with self._store.lock:
+            found = self._store.stream(stream)
+            if found is None:
+                return True
+            waits = any(len(group.pending) for group in found.groups.values())
+            parked = any(self._store.find(parked_key(stream, group)) for group in groups)
+            if len(found.entries) or found.last_id != parse_id(last_id) or waits or parked:
+                return False
+            for key in (stream, *(key_of(stream, group) for group in groups for key_of in KEPT)):
+                self._store.delete(key)
+            return True
 
     async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
         """Return the id of the oldest entry of each stream; None where there is none."""

@@ -11,7 +11,7 @@ from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.script import SCRIPT_ENTRIES, SCRIPT_IDS, Script, flags, slices, words_of
 
 #: What is kept for a group under keys of its own, and goes with it.
-_KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
+KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
 
 #: Pending entries that are removed at a time when a group is destroyed, and what the script says when there are more.
 _PENDING_PAGE = 500
@@ -34,7 +34,7 @@ class RedisGroups(Part):
 
     async def destroy_group(self, stream: str, group: str) -> bool:
         """Remove a group for good, with its pending list and all that is kept for it but its dead letters."""
-        keys = (stream, *(key_of(stream, group) for key_of in _KEPT))
+        keys = (stream, *(key_of(stream, group) for key_of in KEPT))
         while True:
             [destroyed] = await self._commands.run_script(_DESTROY_GROUP, [(keys, (group, _PENDING_PAGE))])
             if destroyed != _AGAIN:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hyperbus.transport import Position, id_after, id_before, is_id
 from hyperbus.transports.keys import checkpoint_key
+from hyperbus.transports.redis.groups import KEPT
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.protocol.replies import Refusal
@@ -21,6 +22,7 @@ _FLOORS = Script("floors")
 _SAVE_CHECKPOINT = Script("save_checkpoint")
 _TRIM = Script("trim")
 _OLDEST = Script("oldest")
+_REMOVE_ENDED = Script("remove_ended")
 _POSITIONS = Script("positions")
 _COUNT_BETWEEN = Script("count_between")
 
@@ -49,6 +51,12 @@ class RedisRetention(Part):
         arguments = (id_after(up_to), max(limit, _LEAST_CUT))
         [cut] = await self._commands.run_script(_TRIM, [((stream,), arguments)])
         return int(cut)
+
+    async def remove_ended(self, stream: str, last_id: bytes, groups: Sequence[str]) -> bool:
+        """Remove a stream in which nothing is left, with all that is kept for its groups but their dead letters."""
+        keys = (stream, *(key_of(stream, group) for group in groups for key_of in KEPT))
+        [gone] = await self._commands.run_script(_REMOVE_ENDED, [(keys, (last_id,))])
+        return bool(gone)
 
     async def oldest(self, streams: Sequence[str]) -> list[bytes | None]:
         """Return the id of the oldest entry of each stream; None where there is none."""

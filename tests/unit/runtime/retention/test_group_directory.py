@@ -83,7 +83,7 @@ async def test_a_group_that_nobody_serves_is_given_up_loudly() -> None:
 async def test_a_stream_that_is_gone_does_not_keep_those_after_it_from_theirs() -> None:
     """Its name stays in the directory of streams."""
     cutting = Cutting(Keep(age=0))
-    await cutting.records.add_members(record_names.STREAM_DIRECTORY, {"events:gone": 1.0, STREAM: 2.0})
+    await cutting.records.add_members(record_names.STREAM_DIRECTORY, {"events:gone": 3.0, STREAM: 2.0})
     await cutting.begin(10, "g")
     await cutting.pass_time(1)
     assert cutting.transport.streams.called("info")[0] == (["events:gone", STREAM],)
