@@ -17,6 +17,8 @@ POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
 #: A reason has to fit into one control frame.
 _MAX_REASON_BYTES = 120
+#: How much longer than reading a filter takes its client waits before the next one is read.
+_REST = 10
 
 
 class WebSocketClient:
@@ -85,8 +87,12 @@ class WebSocketClient:
             self._connection.transport.abort()
 
     async def _listen(self) -> None:
+        """Follow what the client asks for. One of a hundred globs takes long to read, and others wait meanwhile."""
+        clock = asyncio.get_running_loop().time
         async for message in self._connection:
+            began = clock()
             self._wanted = EventFilter.from_message(message.encode() if isinstance(message, str) else message)
+            await asyncio.sleep(_REST * (clock() - began))
 
     async def _send(self) -> None:
         while True:
