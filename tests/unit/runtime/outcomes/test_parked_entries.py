@@ -446,3 +446,35 @@ async def test_what_was_taken_too_long_ago_is_not_begun(monkeypatch: pytest.Monk
             await here.recorder.wait_for(lambda _: acked(here) == 1)
             await all_parked_are_gone(here, kind, group)
     assert seen == [0]
+
+
+async def test_a_retry_that_is_given_back_only_while_its_worker_leaves_keeps_its_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server was away until then; it is given back once, with the time that was asked for."""
+    monkeypatch.setattr("hyperbus.runtime.worker.FINISH", 0.05)
+    kind, group = unique(), unique()
+
+    @consumer(group=group, types=[kind])
+    async def handler(event: Event) -> None:
+        raise Retry(after=300)
+
+    async def away(give_back: Any, *arguments: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        if task.get_name().endswith("finisher"):
+            raise BusUnavailable("away")
+        return await give_back(*arguments)
+
+    async with Running(drain_timeout=0.05) as here:
+        here.transport.streams.overrides["reschedule_parked"] = away
+        await park(here, kind, group, body(1, kind))
+        began = time.time()
+        async with here.bus.running(handler):
+            await eventually(lambda: here.transport.streams.called("reschedule_parked"))
+        (due,) = await here.memory.streams.next_parked([(f"events:{kind}", group)])
+        assert due == pytest.approx(began + 300, abs=60)
+        (entry,) = await here.memory.streams.take_parked(
+            f"events:{kind}", group, "me", now=began + 900, lease=1, count=9
+        )
+    assert entry.tries == 2
