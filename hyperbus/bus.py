@@ -320,12 +320,14 @@ class Bus:
         return transport
 
     def _connect(self, url: str) -> Transport:
-        return connect(
-            url,
-            prefix=self._prefix,
-            connect_timeout=self._settings.connect_timeout,
-            command_timeout=self._settings.command_timeout,
-        )
+        settings = self._settings
+        limits = {"connect_timeout": settings.connect_timeout, "command_timeout": settings.command_timeout}
+        try:
+            return connect(url, prefix=self._prefix, **limits)
+        except InvalidSettingError as error:
+            if url != settings.url:
+                raise
+            raise InvalidSettingError(f"{error} (it is set by --url, HYPERBUS_URL or [tool.hyperbus])") from None
 
     def _default_url(self) -> str:
         folder = Path(DEFAULT_URL.removeprefix("embedded://")).absolute()

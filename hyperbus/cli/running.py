@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from hyperbus.background import keep_running
 from hyperbus.errors import MissingExtraError
+from hyperbus.logger import get_logger
 from hyperbus.observability.logs import configure_logs
 from hyperbus.observability.standard_streams import guard_standard_streams
 from hyperbus.settings import Settings
@@ -31,7 +30,7 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
     folder = Path.cwd()
     supervisor = Supervisor(modules, settings, processes=processes, folder=folder)
     if settings.url is None:
-        structlog.get_logger("hyperbus").warning(
+        get_logger("hyperbus").warning(
             "no url given: using an embedded server; set HYPERBUS_URL to choose",
             folder=str(folder / ".hyperbus"),
         )

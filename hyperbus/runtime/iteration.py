@@ -43,6 +43,7 @@ async def consume_events(open_: Open, types: Types, *, group: str, start_from: s
         await offered.put((event, done))
         await done
 
+    offer.__name__ = "bus.consume"  # as which it is told of
     declared = consumer(group=group, types=types, start_from=start_from)(offer)
     services = await open_()
     worker = Worker(declared, services)

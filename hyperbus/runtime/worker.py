@@ -98,7 +98,7 @@ class Worker:
                 await joined.parts.end_intake()
                 await joined.hand_over()
                 until = asyncio.get_running_loop().time() + self._drain_timeout
-                if not await joined.parts.drain(until):
+                if not await joined.parts.drain(until) and self._drain_timeout:  # a loop that was left drains nothing
                     self._announce("cut off")
                 await joined.parts.finish(until + FINISH)
         finally:

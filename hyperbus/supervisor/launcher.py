@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
-import structlog
 
 from hyperbus.clock import Clock, Seconds
 from hyperbus.errors import HyperbusError
+from hyperbus.logger import get_logger
 from hyperbus.supervisor.messages import Orders
 from hyperbus.supervisor.metrics_folder import MetricsFolder
 from hyperbus.supervisor.process import WorkerProcess
@@ -54,7 +54,7 @@ class ProcessLauncher:
         self._metrics = metrics
         self._records = records
         self._started: list[WorkerProcess] = []
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
 
     @property
     def processes(self) -> list[WorkerProcess]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
-
 from hyperbus.clock import Seconds
+from hyperbus.logger import get_logger
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.limits import Limits
 from hyperbus.supervisor.process import WorkerProcess
@@ -37,7 +36,7 @@ class LimitEnforcer:
         self._stopping = state.stopping
         self._hung: set[WorkerProcess] = set()
         self._replacing: dict[WorkerProcess, asyncio.Task[None]] = {}
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
 
     async def run(self) -> None:
         """Look until stopped; replacements that have begun are seen to their end."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.mmap_dict import MmapedDict
 
+from hyperbus.logger import get_logger
 from hyperbus.observability import exposition
 
 #: What stands for a process id in the name of the file that holds the sums of dead processes.
@@ -27,7 +27,7 @@ class MetricsFolder:
         self.path = folder
         self._unfolded: set[int] = set()
         self._told = False
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
         self._lock = asyncio.Lock()  # a file and the sum that it was just added to are never seen together
 
     async def render(self, registry: CollectorRegistry) -> bytes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import structlog
-
+from hyperbus.logger import get_logger
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.run_state import RunState
 from hyperbus.supervisor.slot import Slot
@@ -19,7 +18,7 @@ class Rollout:
         self._slots = slots
         self._state = state
         self._one_by_one = asyncio.Lock()
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
 
     async def replace_all(self) -> None:
         """Replace every process; a new one that cannot be had ends that, and the others stay."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-import structlog
-
 from hyperbus.clock import Seconds
 from hyperbus.errors import CrashLoopError, HyperbusError
+from hyperbus.logger import get_logger
 from hyperbus.supervisor.launcher import ProcessLauncher
 from hyperbus.supervisor.process import WorkerProcess
 from hyperbus.supervisor.restart_policy import RestartPolicy, RestartState
@@ -36,7 +35,7 @@ class Slot:
         self._changing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._told_no_room = False
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
 
     @property
     def is_ready(self) -> bool:

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from hyperbus.background import keep_running
 from hyperbus.bus import Bus
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.errors import DrainTimeoutError, HyperbusError, InvalidSettingError
+from hyperbus.logger import get_logger
 from hyperbus.process_signals import ProcessSignals
 from hyperbus.settings import DEFAULT_URL, Settings
 from hyperbus.supervisor.launcher import ProcessLauncher
@@ -70,6 +70,7 @@ class Supervisor:
             raise InvalidSettingError(f"--processes {processes} has to lie between 1 and {MOST_PROCESSES}")
         self.settings = settings if settings.url else msgspec.structs.replace(settings, url=DEFAULT_URL)
         self._orders = Orders(modules=tuple(modules), folder=str(folder or Path.cwd()), settings=self.settings)
+        _check_text(self._orders)
         self._count = processes
         self._limits = limits or Limits.of(settings)
         self._restart_policy = restart_policy or RestartPolicy()
@@ -80,7 +81,7 @@ class Supervisor:
         self._launchers: list[ProcessLauncher] = []
         self._slots: list[Slot] = []
         self._error: HyperbusError | None = None
-        self._log = structlog.get_logger("hyperbus.supervisor")
+        self._log = get_logger("hyperbus.supervisor")
         self.ready = asyncio.Event()
         self.http_port: int | None = None
         self.websocket_port: int | None = None
@@ -236,6 +237,18 @@ class Supervisor:
             if not stopping.is_set():
                 self._reloading.clear()
                 await rollout.replace_all()
+
+
+def _check_text(orders: Orders) -> None:
+    """Check that orders can be written down for a process.
+
+    Raises:
+        InvalidSettingError: a name, a folder or a setting holds bytes that are no text.
+    """
+    try:
+        msgspec.json.encode(orders)
+    except UnicodeEncodeError as error:
+        raise InvalidSettingError(f"{error.object!a} holds bytes that are no UTF-8") from None
 
 
 async def run_until_signalled(supervisor: Supervisor, *, ready: Callable[[], None] | None = None) -> None:

@@ -146,6 +146,22 @@ def test_a_module_that_cannot_be_imported_is_told_with_what_and_where(
             assert "loading.py" not in ended.err
 
 
+def test_a_name_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    """Nothing that it could be written to takes it."""
+    ended = hyperbus("run", os.fsdecode(b"s\xff"), "--url", "memory://", folder=tmp_path)
+    assert ended.code == 3
+    assert "UTF-8" in ended.told[0]
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1", "redis://127.0.0.1:port", "redis://127.0.0.1/five"])
+def test_a_url_that_cannot_be_used_says_where_urls_are_set(tmp_path: Path, value: str) -> None:
+    """Its value may be a secret."""
+    ended = hyperbus("publish", "x.y", "{}", folder=tmp_path, variables={"HYPERBUS_URL": value})
+    assert ended.code == 3
+    assert "HYPERBUS_URL" in ended.err
+
+
 # -- secrets
 
 

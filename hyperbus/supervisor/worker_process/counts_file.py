@@ -12,9 +12,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import structlog
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
+
+from hyperbus.logger import get_logger
 
 #: How large a file is at first; it doubles when it is full.
 _FIRST = 1 << 16
@@ -108,7 +109,7 @@ def _write(descriptor: int, content: bytes) -> None:
 
 
 def _tell(filename: str, error: OSError) -> None:
-    structlog.get_logger("hyperbus.supervisor").warning(
+    get_logger("hyperbus.supervisor").warning(
         "this process has no room to count in: what it counts from now on is missing in /metrics until it is replaced",
         file=filename,
         error=str(error),

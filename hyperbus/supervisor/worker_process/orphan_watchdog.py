@@ -10,10 +10,9 @@ import select
 import threading
 import time
 
-import structlog
-
 from hyperbus.clock import Seconds
 from hyperbus.errors import DrainTimeoutError
+from hyperbus.logger import get_logger
 
 #: What an orphan gets beyond its drain time.
 GRACE: Seconds = 2.0
@@ -30,7 +29,7 @@ def end_without_supervisor(descriptor: int, drain_timeout: Seconds) -> None:
         poll.register(descriptor, select.POLLIN)
         poll.poll()
         time.sleep(drain_timeout + GRACE)
-        log = structlog.get_logger("hyperbus.supervisor")
+        log = get_logger("hyperbus.supervisor")
         log.error("the supervisor is gone, and this process did not drain in time: it ends")
         os._exit(DrainTimeoutError.exit_code)
 
