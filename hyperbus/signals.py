@@ -142,6 +142,16 @@ class Recovered(msgspec.Struct, frozen=True):
     count: int
 
 
+class Disowned(msgspec.Struct, frozen=True):
+    """Entries that a worker held and that a server, which lost its tail, no longer knows to be with it.
+
+    How they end is told nobody: their ids may be other events' by now. Those that the server still has come again.
+    """
+
+    group: str
+    count: int
+
+
 class SuspectRuns(msgspec.Struct, frozen=True):
     """An entry that may kill its process has it to itself from now on (`alone`), or no longer."""
 
@@ -277,6 +287,7 @@ Signal = (
     | EntryDeadLettered
     | Claimed
     | Recovered
+    | Disowned
     | SuspectRuns
     | StreamsFound
     | GroupRebuilt

@@ -45,6 +45,10 @@ class FaultyTransport:
         self.readers: list[Any] = []
         self.description = self.inner.description
 
+    @property
+    def era(self) -> int:
+        return int(getattr(self.inner, "era", 0))
+
     async def open(self) -> None:
         await self.inner.open()
 

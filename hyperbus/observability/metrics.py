@@ -18,6 +18,7 @@ from hyperbus.signals import (
     ConnectionChanged,
     CutUnread,
     DeliveryFailed,
+    Disowned,
     EntryDeadLettered,
     GhostStream,
     GroupAbandoned,
@@ -117,6 +118,7 @@ class BusMetrics:
         self._dead_letters = counter("dead_letters", "Entries that became dead letters.", "group", "reason")
         self._claimed = counter("claimed", "Entries taken over from dead consumers.", "group")
         self._recovered = counter("recovered", "Entries delivered unnoticed and found again.", "group")
+        self._disowned = counter("disowned", "Entries held that a server, which lost its tail, had not given.", "group")
         self._rebuilt = counter("groups_rebuilt", "Lost groups that were created again.", "group")
         self._disconnects = counter("disconnects", "Times that the server was lost.", "part")
         self._background = counter("background_failures", "Background tasks that failed and were begun again.", "part")
@@ -185,6 +187,8 @@ class BusMetrics:
                 self._claimed.labels(self._groups(signal.group)).inc(signal.count)
             case Recovered():
                 self._recovered.labels(self._groups(signal.group)).inc(signal.count)
+            case Disowned():
+                self._disowned.labels(self._groups(signal.group)).inc(signal.count)
             case GroupRebuilt():
                 self._rebuilt.labels(self._groups(signal.group)).inc()
             case _:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from hyperbus.errors import HyperbusError
+from hyperbus.runtime.coordination.era import Era
 from hyperbus.runtime.coordination.lease import Lease
 from hyperbus.runtime.coordination.server_clock import ServerClock
 from hyperbus.runtime.group.checkpoints import Checkpoints
@@ -24,7 +25,7 @@ from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
 from hyperbus.runtime.in_flight.pace import Pace
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
-from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.in_flight.received import Received, owned
 from hyperbus.runtime.outcomes.acker import Acker
 from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter
 from hyperbus.runtime.outcomes.guarantees import AtLeastOnce, AtMostOnce, Guarantee
@@ -54,12 +55,12 @@ class GroupWorker:
     ) -> None:
         declaration, transport, clock = handler.declaration, services.transport, services.clock
         self._declaration, self._services = declaration, services
-        self._member = member = Member(declaration.group, consumer, transport.streams, clock, services.announcer)
+        self._member = member = self._as_member(consumer)
         ordered = declaration.order_by is not None
         # what the parts share
         decoder = EventDecoder(services.codecs, {**services.data_types, **declaration.data_types})
         order = KeyOrder(decoder, declaration.key_of) if ordered else None
-        doubt = PendingDoubt()
+        doubt = PendingDoubt(member.era)
         pace = Pace(running, clock, concurrency=declaration.concurrency, batch=declaration.batch or 1)
         self._inbox = inbox = Inbox(self._prefetch, services.prefetch_bytes, None if ordered else pace)
         self._stream_set = stream_set = StreamSet(declaration.types, services.announcer, clock)
@@ -77,7 +78,7 @@ class GroupWorker:
         self._parked = parked
         # how they come in
         losses = UnreadLosses(member, stream_set, transport.records)
-        recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries, losses)
+        recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries, losses, parked)
         self._reader = GroupReader(member, connection, stream_set, creator, ownership, doubt, recovery, inbox)
         claims = Claims(member, inbox, stream_set, retries, doubt)
         reclaimer = Reclaimer(member, inbox, stream_set, doubt, ownership, liveness, claims, checkpoints)
@@ -93,12 +94,18 @@ class GroupWorker:
             member.group, self._reader, self._executor,
             background={
                 "reclaimer": reclaimer.run, "retries": retries.run, "parked entries": parked.take,
-                "doubts": recovery.interrupt_reads, "sharing": self._sharing.run, "losses": recovery.losses.run,
+                "doubts": recovery.interrupt_reads, "eras": recovery.begin_eras, "losses": recovery.losses.run,
+                "sharing": self._sharing.run,
             },
             finishers=(acker, dead_letters, parked), announcer=services.announcer,
         )  # fmt: skip
         #: Entries that nobody began to handle and that are not handed over yet.
         self._unbegun: list[Received] = []
+
+    def _as_member(self, consumer: str) -> Member:
+        group, services = self._declaration.group, self._services
+        era = Era(services.transport)
+        return Member(group, consumer, services.transport.streams, services.clock, services.announcer, era)
 
     @property
     def _prefetch(self) -> int:
@@ -108,7 +115,7 @@ class GroupWorker:
         """Return what becomes of each delivery."""
         if self._declaration.ack == "received":
             return AtMostOnce(self._member, self._inbox, dead_letters, self._parked)
-        return AtLeastOnce(acker, self._retries, dead_letters, self._parked)
+        return AtLeastOnce(self._member, acker, self._retries, dead_letters, self._parked)
 
     async def enter(self) -> None:
         """Settle where the group begins, and be known to live.
@@ -160,7 +167,7 @@ class GroupWorker:
         await self._give(self._unbegun)
 
     async def _give(self, unbegun: Sequence[Received]) -> None:
-        self._unbegun = self._parked.give_back(unbegun)
+        self._unbegun = self._parked.give_back(owned(unbegun, self._member.era))
         if self._unbegun:
             await self._handover.give(self._unbegun)
         self._unbegun = []

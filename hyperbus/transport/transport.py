@@ -23,6 +23,14 @@ class Transport(Protocol):
         ...
 
     @property
+    def era(self) -> int:
+        """How often the place turned out to have another history, without its latest entries: ids come again then.
+
+        A call during which that is found out raises `BusUnavailable`, and was not sent.
+        """
+        ...
+
+    @property
     def description(self) -> str:
         """Where it is, for people: the URL without user and password."""
         ...

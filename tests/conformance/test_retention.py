@@ -231,7 +231,7 @@ async def test_the_weight_of_a_stream_shrinks_with_it(harness: Harness) -> None:
 
 
 async def test_groups_of_other_programs_may_have_any_name(harness: Harness) -> None:
-    """One that is no text holds the stream as every other, and is shown with escapes."""
+    """One that is no text holds the stream as every other, and is told so that it can be asked for."""
     stream, ids = await harness.delivered(2)
     harness.place.create_group(stream, b"gr\xc3\xbcn")
     harness.place.create_group(stream, b"\xff\x00g")

@@ -113,7 +113,7 @@ class FakeServer:
     """Answers each command by its first word: with bytes, one of a list, or a function's; None is silence, b"" hangs up."""
 
     def __init__(self, **answers):
-        self.answers = {"CLIENT": b"-ERR unknown\r\n", "EXISTS": b":0\r\n"} | answers
+        self.answers = {"CLIENT": b"-ERR unknown\r\n", "EXISTS": b":0\r\n", "INFO": b"-ERR unknown\r\n"} | answers
         self.connections = 0
 
     async def __aenter__(self):

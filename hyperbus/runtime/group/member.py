@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from hyperbus.clock import Clock
+from hyperbus.runtime.coordination.era import Era
 from hyperbus.signals import Announcer
 from hyperbus.transport import Streams
 
@@ -23,6 +24,7 @@ class Member:
         streams: where the entries are.
         clock: tells the time.
         announcer: hears what happens.
+        era: tells whether what is held may be the server's no more.
     """
 
     group: str
@@ -30,6 +32,7 @@ class Member:
     streams: Streams
     clock: Clock
     announcer: Announcer
+    era: Era = field(default_factory=Era)
 
     def about(self) -> bytes:
         """Return who this is, for people."""

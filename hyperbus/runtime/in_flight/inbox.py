@@ -177,6 +177,10 @@ class Inbox:
         """Tell whether an entry is held here."""
         return entry_id in self._held.get(stream, ())
 
+    def held_ids(self) -> dict[str, set[bytes]]:
+        """Return the ids of all that is held, by stream."""
+        return {stream: set(held) for stream, held in self._held.items() if held}
+
     def held_of(self, stream: str) -> int:
         """Return how many entries of a stream are held."""
         return len(self._held.get(stream, ()))

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hyperbus.runtime.coordination.era import Era
+
 
 class PendingDoubt:
     """A read, a claim or a handover may have been answered unheard: what it brought is pending here, and older.
@@ -13,7 +15,9 @@ class PendingDoubt:
     Reader, reclaimer, retry scheduler and handover raise it; only `reading.pending_recovery` settles it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, era: Era | None = None) -> None:
+        #: Its end raises the doubt too: what is held may be pending here no more.
+        self.era = era or Era()
         self._raised = False
         self._settling = False
         self._urgent = asyncio.Event()
@@ -21,12 +25,12 @@ class PendingDoubt:
     @property
     def raised(self) -> bool:
         """Whether what is pending has to be asked for before the next read."""
-        return self._raised
+        return self._raised or self.era.is_over
 
     @property
     def unsettled(self) -> bool:
         """Whether it has to be asked for, or is being asked for now."""
-        return self._raised or self._settling
+        return self.raised or self._settling
 
     def arise(self) -> None:
         """Have what is pending asked for before the next read."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from hyperbus.runtime.coordination.era import Era
 from hyperbus.transport import Parked
 
 #: What a field takes beside its bytes.
@@ -25,6 +26,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
         fields: the entry's fields as they were read; flat.
         size: what it counts for, in bytes: its body, or all of its fields where it has more than hyperbus writes.
         first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
+        era: the era of the server in which it came in; see `coordination/era.py`.
         tries: how often the group was handed it, the next time included.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
         suspect: it may be what killed a process, so it is handed over while nothing else runs.
@@ -37,6 +39,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     fields: list[bytes]
     size: int
     first_time: float
+    era: int = 0
     tries: int = 1
     alone: bool = False
     suspect: bool = False
@@ -82,10 +85,12 @@ class Received(msgspec.Struct, gc=False, eq=False):
         self.suspect = False
 
 
-def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float) -> list[Received]:
+def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now: float, era: int = 0) -> list[Received]:
     """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
     return [
-        Received(stream, event_type, entry_id, fields, len(fields[1]) if len(fields) == 2 else _weigh(fields), now)  # noqa: PLR2004
+        Received(
+            stream, event_type, entry_id, fields, len(fields[1]) if len(fields) == 2 else _weigh(fields), now, era  # noqa: PLR2004
+        )
         for entry_id, fields in entries
     ]
 
@@ -95,12 +100,12 @@ def _weigh(fields: Sequence[bytes]) -> int:
     return sum(map(len, fields)) + _FIELD * len(fields)
 
 
-def take_from_parked(stream: str, event_type: str, entries: Iterable[Parked]) -> list[Received]:
+def take_from_parked(stream: str, event_type: str, entries: Iterable[Parked], era: int = 0) -> list[Received]:
     """Return parked entries whose time has come, as they are put into this worker's hands."""
     return [
         Received(
             stream, event_type, entry.entry_id, entry.fields, _weigh(entry.fields),
-            entry.first_time, tries=entry.tries + 1, alone=True, parked=True,
+            entry.first_time, era, tries=entry.tries + 1, alone=True, parked=True,
         )
         for entry in entries
     ]  # fmt: skip
@@ -123,3 +128,16 @@ def ids_by_stream(received: Sequence[Received]) -> dict[str, list[bytes]]:
     for item in received:
         ids[item.stream].append(item.id)
     return ids
+
+
+def owned(received: Sequence[Received], era: Era) -> Sequence[Received]:
+    """Return those entries that are this worker's still; the others have ended, and are forgotten."""
+    if not era.has_disowned:
+        return received
+    kept: list[Received] = []
+    for item in received:
+        if era.disowns(item.stream, item.id, item.era):
+            era.forget(item.stream, item.id)
+        else:
+            kept.append(item)
+    return kept

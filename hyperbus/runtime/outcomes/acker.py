@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from hyperbus.clock import Seconds
 from hyperbus.errors import BusUnavailable, ServerError
 from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
-from hyperbus.runtime.in_flight.received import Received, by_stream, ids_by_stream
+from hyperbus.runtime.in_flight.received import Received, by_stream, ids_by_stream, owned
 from hyperbus.signals import Acknowledged
 
 #: How far apart acks are sent, unless there are enough of them. A round trip costs as much as handling dozens of
@@ -100,24 +100,30 @@ class Acker:
 
     async def _ack_or_keep(self, received: Sequence[Received]) -> None:
         """Ack entries, and release them; keep those of streams that are refused."""
-        acks = ids_by_stream(received)
-        error = await self._ack(acks)
+        error = await self._ack(received)
         if error is None:
-            for stream, ids in acks.items():
-                self._inbox.release(stream, ids)
             return
-        for stream, items in by_stream(received).items():  # a stream that cannot be acked harms no other
-            refusal = error if len(acks) == 1 else await self._ack({stream: acks[stream]})
-            if refusal is None or is_final(refusal):  # final: there is nothing left to ack
-                self._inbox.release(stream, acks[stream])
+        streams = by_stream(received)
+        for stream, items in streams.items():  # a stream that cannot be acked harms no other
+            refusal = error if len(streams) == 1 else await self._ack(items)
+            if refusal is None:
+                continue
+            if is_final(refusal):  # there is nothing left to ack
+                self._inbox.release(stream, [item.id for item in items])
             else:
                 self._refused[stream] = items
                 self._ask_later(refusal)
 
-    async def _ack(self, acks: Mapping[str, list[bytes]]) -> ServerError | None:
-        """Ack, and wait for a server that is away; return why it refuses."""
+    async def _ack(self, received: Sequence[Received]) -> ServerError | None:
+        """Ack entries and release them, and wait for a server that is away; return why it refuses."""
         member, pause = self._member, _FIRST_PAUSE
         while True:
+            if member.era.is_over:
+                await member.era.begun()
+            received = owned(received, member.era)
+            acks = ids_by_stream(received)
+            if not acks:
+                return None
             try:
                 await member.streams.ack([(stream, member.group, ids) for stream, ids in acks.items()])
                 break
@@ -126,7 +132,9 @@ class Acker:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             except ServerError as error:
                 return error
-        member.announcer.announce(Acknowledged(member.group, sum(map(len, acks.values()))))
+        for stream, ids in acks.items():
+            self._inbox.release(stream, ids)
+        member.announcer.announce(Acknowledged(member.group, len(received)))
         return None
 
     # -- what is refused

@@ -9,7 +9,7 @@ from hyperbus.errors import BusUnavailable, HyperbusError
 from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
-from hyperbus.runtime.in_flight.received import Received
+from hyperbus.runtime.in_flight.received import Received, owned
 from hyperbus.runtime.outcomes.dead_letter import announce_dead_letter, letter_of
 from hyperbus.transport import DeadLetter, id_before
 
@@ -20,14 +20,14 @@ class DeadLetterWriter:
     def __init__(self, member: Member, inbox: Inbox) -> None:
         self._member = member
         self._inbox = inbox
-        self._gathered: deque[tuple[str, DeadLetter]] = deque()
+        self._gathered: deque[tuple[Received, DeadLetter]] = deque()
         self._wanted = asyncio.Event()
         self._closing = False
         self._refusals = Refusals(member.announcer, f"dead letters of {member.group}")
 
     def add(self, received: Received, reason: str, error: BaseException | None) -> None:
         """Let an entry become a dead letter soon."""
-        self._gathered.append((received.stream, letter_of(received, reason, error, self._member.clock.now())))
+        self._gathered.append((received, letter_of(received, reason, error, self._member.clock.now())))
         self._wanted.set()
 
     def close(self) -> None:
@@ -51,13 +51,16 @@ class DeadLetterWriter:
     async def _write_each(self) -> HyperbusError | None:
         """Write what there is, once; keep what is refused, and return why. One stream harms no other."""
         refused: dict[str, HyperbusError] = {}
-        left: list[tuple[str, DeadLetter]] = []
+        left: list[tuple[Received, DeadLetter]] = []
         while self._gathered:
-            stream, letter = self._gathered.popleft()
+            received, letter = self._gathered.popleft()
+            if not owned([received], self._member.era):
+                continue
+            stream = received.stream
             error = refused.get(stream) or await self._write(stream, letter)
             if error is not None:
                 refused[stream] = error
-                left.append((stream, letter))
+                left.append((received, letter))
         self._gathered.extend(left)
         return next(iter(refused.values()), None)
 

@@ -11,7 +11,7 @@ from hyperbus.errors import BusUnavailable, ServerError
 from hyperbus.runtime.coordination.refusals import Refusals, is_final
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
-from hyperbus.runtime.in_flight.received import Received, ids_by_stream
+from hyperbus.runtime.in_flight.received import Received, ids_by_stream, owned
 from hyperbus.runtime.outcomes.acker import Acker
 from hyperbus.runtime.outcomes.dead_letter_writer import DeadLetterWriter
 from hyperbus.runtime.outcomes.parked_entries import ParkedEntries
@@ -38,8 +38,14 @@ class AtLeastOnce:
     """Acked when the handler is done. An entry is pending or parked, and ends where it is."""
 
     def __init__(
-        self, acker: Acker, retries: RetryScheduler, dead_letters: DeadLetterWriter, parked: ParkedEntries
+        self,
+        member: Member,
+        acker: Acker,
+        retries: RetryScheduler,
+        dead_letters: DeadLetterWriter,
+        parked: ParkedEntries,
     ) -> None:
+        self._era = member.era
         self._acker = acker
         self._retries = retries
         self._dead_letters = dead_letters
@@ -50,7 +56,7 @@ class AtLeastOnce:
 
     def acked(self, received: Sequence[Received]) -> None:
         """Ack what is pending, finish what is parked."""
-        self._acker.add(self._parked.finish(received))
+        self._acker.add(self._parked.finish(owned(received, self._era)))
 
     def retried(self, received: Received, outcome: Retried) -> None:
         """Let it wait for its next try."""
@@ -61,7 +67,8 @@ class AtLeastOnce:
 
     def dead_lettered(self, received: Received, outcome: DeadLettered) -> None:
         """Make it a dead letter."""
-        _dead_letter(received, outcome, self._dead_letters, self._parked)
+        if owned([received], self._era):
+            _dead_letter(received, outcome, self._dead_letters, self._parked)
 
 
 class AtMostOnce:

@@ -110,6 +110,11 @@ class ParkedEntries:
         """Look now whether something is due: another worker has given it back."""
         self._look.set()
 
+    def held_of(self, stream: str) -> set[bytes]:
+        """Return the ids of what is held of a stream: it is parked, and not pending."""
+        with self._lock:
+            return set(self._held.get(stream, ()))
+
     def close(self) -> None:
         """Let `run` end once the server knows of everything that has ended."""
         self._closing = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from hyperbus.clock import Seconds
@@ -71,7 +71,8 @@ class RetryScheduler:
         """Let a delivery be tried again in `after` seconds."""
         received.retried()
         self._wait(received, after)
-        self._unsaved[_key(received)] = self._member.clock.monotonic() + after
+        if not self._is_disowned(received):  # else the server knows nothing of it, or gave its id to another event
+            self._unsaved[_key(received)] = self._member.clock.monotonic() + after
         self._changed.set()
 
     def waiting(self) -> list[Received]:
@@ -172,7 +173,7 @@ class RetryScheduler:
         """Tell the server of waits that it does not know of; what it does not hear is told it again later."""
         unsaved, self._unsaved = self._unsaved, {}
         failure: HyperbusError | None = None
-        for stream, items in by_stream(self._waiting[key] for key in unsaved if key in self._waiting).items():
+        for stream, items in by_stream(self._to_be_told(unsaved)).items():
             due = {item.id: unsaved[_key(item)] for item in items}
             if not isinstance(failure, BusUnavailable):
                 error = await self._save_stream(stream, items, due)
@@ -184,6 +185,13 @@ class RetryScheduler:
             self._refusals.succeeded()
         else:
             self._save_at = self._member.clock.monotonic() + self._refusals.failed(failure)
+
+    def _to_be_told(self, unsaved: Iterable[_Key]) -> list[Received]:
+        waiting = [self._waiting[key] for key in unsaved if key in self._waiting]
+        return [item for item in waiting if not self._is_disowned(item)]
+
+    def _is_disowned(self, received: Received) -> bool:
+        return self._member.era.disowns(received.stream, received.id, received.era)
 
     async def _save_stream(
         self, stream: str, items: Sequence[Received], due: dict[bytes, float]

@@ -142,6 +142,8 @@ class GroupReader:
         if turn.wait is not None:  # there are very many
             block = min(block, turn.wait)
             turns.expect(set(turn.names).difference(ask.names))
+        if self._doubt.era.is_over:
+            return False
         read = await self._ask(ask, block)
         now = member.clock.now()
         for stream, page in read:
@@ -181,7 +183,9 @@ class GroupReader:
 
     def _take_in(self, stream: str, page: Page, now: float) -> None:
         self._last_read[stream] = page.pairs[-1][0]
-        self._inbox.put(stream, receive(stream, self._stream_set.type_in(stream), page.pairs, now))
+        self._inbox.put(
+            stream, receive(stream, self._stream_set.type_in(stream), page.pairs, now, self._doubt.era.current)
+        )
 
     async def _rebuild(self) -> None:
         """Create the group again where it is missing."""
@@ -253,7 +257,8 @@ class GroupReader:
             BusUnavailable, ServerError: it cannot be read.
         """
         member = self._member
-        if not self._inbox.room() or not self._ownership.may_read_for(ORDERED_BLOCK):
+        may_read = self._ownership.may_read_for(ORDERED_BLOCK) and not self._doubt.era.is_over
+        if not self._inbox.room() or not may_read:
             await member.streams.info([stream])
             return
         read = await self._connection.read_group(member.group, member.consumer, (stream,), count=1, block=0)

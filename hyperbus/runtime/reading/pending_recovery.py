@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from hyperbus.errors import BusUnavailable
+from hyperbus.errors import BusUnavailable, HyperbusError
+from hyperbus.runtime.coordination.refusals import FIRST_PAUSE, LONGEST_PAUSE
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.group.stream_turns import MANY
@@ -12,12 +14,15 @@ from hyperbus.runtime.group.unread_losses import UnreadLosses
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.outcomes.parked_entries import ParkedEntries
 from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
-from hyperbus.signals import Recovered
+from hyperbus.signals import Disowned, Recovered
 from hyperbus.transport import FIRST_ID, Reader
 
 #: Pending entries that are read again at a time: the server looks each of them up, and does nothing else meanwhile.
 RECOVER_PAGE = 100
+#: Pending entries that are asked for at a time, without their bytes.
+PENDING_PAGE = 1_000
 
 
 class PendingRecovery:
@@ -32,6 +37,7 @@ class PendingRecovery:
         doubt: PendingDoubt,
         retries: RetryScheduler,
         losses: UnreadLosses,
+        parked: ParkedEntries,
     ) -> None:
         self._member = member
         self._connection = connection
@@ -43,6 +49,9 @@ class PendingRecovery:
         self.losses = losses
         #: By stream, delivery counts that a read has raised which then broke off.
         self._raised: dict[str, dict[bytes, int]] = {}
+        self._parked = parked
+        self._era = member.era
+        self._beginning = asyncio.Lock()
 
     async def interrupt_reads(self) -> None:
         """Interrupt a read that waits whenever the doubt is urgent; until cancelled."""
@@ -58,6 +67,7 @@ class PendingRecovery:
             BusUnavailable, ServerError: the server is away, or refuses; the doubt stays.
         """
         with self._doubt.settling():
+            await self._begin_era()
             for stream in await self._doubtful():
                 await self._recover_stream(stream)
 
@@ -72,6 +82,55 @@ class PendingRecovery:
             summaries = await member.streams.pending_summaries([(name, member.group) for name in page])
             found += [n for n, summary in zip(page, summaries, strict=True) if member.consumer in summary.consumers]
         return found
+
+    async def begin_eras(self) -> None:
+        """Compare what is held with a server that may have lost its tail, when somebody waits for it; until cancelled.
+
+        The reader does so before it reads on; but it may be waiting for room, which only acks make.
+        """
+        while True:
+            await self._era.asked()
+            pause = FIRST_PAUSE
+            while self._era.is_over:
+                try:
+                    await self._begin_era()
+                except HyperbusError:
+                    await self._member.clock.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _begin_era(self) -> None:
+        """Disown what is not pending with this worker any more, though it is held here.
+
+        What is pending was delivered before the server lost anything, as nothing has been read since: it is the same.
+
+        Raises:
+            BusUnavailable, ServerError: the server is away, or refuses.
+        """
+        async with self._beginning:
+            while self._era.is_over:
+                era, disowned = self._era.latest, dict[str, set[bytes]]()
+                for stream, ids in self._inbox.held_ids().items():
+                    pending = await self._pending_ids(stream)
+                    disowned[stream] = ids - pending - self._parked.held_of(stream)
+                if era != self._era.latest:
+                    continue
+                self._era.begin(era, disowned)
+                for stream, lost in disowned.items():
+                    self._inbox.release(stream, lost)
+                count = sum(map(len, disowned.values()))
+                if count:
+                    self._member.announcer.announce(Disowned(self._member.group, count))
+
+    async def _pending_ids(self, stream: str) -> set[bytes]:
+        member, found, after = self._member, set[bytes](), FIRST_ID
+        while True:
+            page = await member.streams.pending(
+                stream, member.group, consumer=member.consumer, after=after, count=PENDING_PAGE
+            )
+            found |= {entry.id for entry in page}
+            if len(page) < PENDING_PAGE:
+                return found
+            after = page[-1].id
 
     async def _recover_stream(self, stream: str) -> None:
         member, after = self._member, FIRST_ID
@@ -121,7 +180,7 @@ class PendingRecovery:
         if deleted:
             await member.streams.ack([(stream, member.group, deleted)])
         found = [entry for entry in unknown if entry.fields]
-        received = receive(stream, self._stream_set.type_in(stream), found, member.clock.now())
+        received = receive(stream, self._stream_set.type_in(stream), found, member.clock.now(), member.era.current)
         for item in received:
             item.recovered(counts.get(item.id, 1))
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=False))

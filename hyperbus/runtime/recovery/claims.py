@@ -94,8 +94,11 @@ class Claims:
 
     async def _take_over(self, stream: str, owner: str, ids: Sequence[bytes], *, in_order: bool) -> int:
         member = self._member
+        if member.era.is_over:
+            return 0  # what is held has to be compared with the server first
         taken = await member.streams.claim(stream, member.group, member.consumer, ids, owner=owner, in_order=in_order)
-        received = receive(stream, self._stream_set.type_in(stream), [entry for entry, _ in taken], member.clock.now())
+        entries, now = [entry for entry, _ in taken], member.clock.now()
+        received = receive(stream, self._stream_set.type_in(stream), entries, now, member.era.current)
         for item, (_, count) in zip(received, taken, strict=True):
             item.claimed(count, innocent=INNOCENT)
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=True))

@@ -11,8 +11,9 @@ from hyperbus.errors import HyperbusError, ServerError
 from hyperbus.runtime.coordination.notifier import Notifier
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
-from hyperbus.runtime.in_flight.received import Received, by_stream
+from hyperbus.runtime.in_flight.received import Received, by_stream, owned
 from hyperbus.runtime.recovery.liveness import Liveness
+from hyperbus.transport import readable
 
 #: The kind of notice that tells a worker that it was given entries.
 HANDED_OVER = b"handed over"
@@ -87,7 +88,8 @@ class Handover:
             await self._notifier.notify(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
 
     async def _hand_over(self, stream: str, peer: str, items: Sequence[Received]) -> None:
-        member, counts = self._member, [(item.id, item.tries) for item in items]
+        member = self._member
+        counts = [(item.id, item.tries) for item in owned(items, member.era)]
         await member.streams.hand_over(stream, member.group, member.consumer, peer, counts)
 
     async def _share_out_stream(self, stream: str, items: Sequence[Received], given: dict[str, list[str]]) -> bool:
@@ -103,6 +105,6 @@ class Handover:
 
     async def _peers(self, stream: str) -> list[str]:
         (names,) = await self._member.streams.consumers([(stream, self._member.group)])
-        others = [name for name in names if name != self._member.consumer]
+        others = [name for name in names if name != self._member.consumer and readable(name) == name]
         alive = await self._liveness.alive(others) if others else []
         return [name for name, is_alive in zip(others, alive, strict=True) if is_alive]

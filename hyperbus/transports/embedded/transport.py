@@ -82,6 +82,11 @@ class EmbeddedTransport:
         self.records: Records = self._redis.records
         tell_after_fork(self)
 
+    @property
+    def era(self) -> int:
+        """How often the server turned out to have another history."""
+        return self._redis.era
+
     async def open(self) -> None:
         """Join the server, which is started if it is not there.
 

@@ -100,8 +100,11 @@ class MemoryReader:
             self._woken = False
 
     async def _attempt_until(self, keys: Sequence[str], attempt: Callable[[], Read], deadline: float) -> Read:
+        era = self._store.era
         while True:
             with self._store.lock:
+                if self._store.era != era:
+                    raise BusUnavailable("memory:// has lost its latest entries meanwhile; try again")
                 found = attempt()
                 remaining = deadline - self._store.clock.monotonic()
                 if found or self._woken or remaining <= 0:

@@ -6,6 +6,7 @@ Every transport made by `separate` shares one store, from any thread: all access
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -70,12 +71,18 @@ class Waiter:
             self.future.set_result(None)
 
 
+#: A copy of all keys, and of when they end.
+Saved = tuple[dict[str, Value], dict[str, float], list[tuple[float, str]]]
+
+
 class Store:
     """A keyspace. Its methods expect the caller to hold `lock`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.lock = RLock()
+        #: How often the data was taken back to what they were before.
+        self.era = 0
         self._values: dict[str, Value] = {}
         self._deadlines: dict[str, float] = {}
         self._expiries: list[tuple[float, str]] = []
@@ -121,6 +128,17 @@ class Store:
         self._values.clear()
         self._deadlines.clear()
         self._expiries.clear()
+        for key in list(self._waiters):
+            self.notify(key)
+
+    def save(self) -> Saved:
+        """Return a copy of all data."""
+        return copy.deepcopy((self._values, self._deadlines, self._expiries))
+
+    def restore(self, saved: Saved) -> None:
+        """Take the data back to a copy."""
+        self._values, self._deadlines, self._expiries = copy.deepcopy(saved)
+        self.era += 1
         for key in list(self._waiters):
             self.notify(key)
 

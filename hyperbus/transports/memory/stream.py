@@ -143,11 +143,15 @@ class Stream:
         """Append an entry; its id follows the clock but never goes back."""
         last_ms, last_sequence = self.last_id
         milliseconds = int(now * 1000)
-        self.last_id = (milliseconds, 0) if milliseconds > last_ms else (last_ms, last_sequence + 1)
-        self.entries.put(self.last_id, list(fields))
+        self.append_as((milliseconds, 0) if milliseconds > last_ms else (last_ms, last_sequence + 1), fields)
+        return format_id(self.last_id)
+
+    def append_as(self, entry_id: EntryId, fields: Sequence[bytes]) -> None:
+        """Append an entry with an id, which has to be above all others."""
+        self.last_id = entry_id
+        self.entries.put(entry_id, list(fields))
         self.weight += _weight(fields)
         self._entries_added += 1
-        return format_id(self.last_id)
 
     def delete(self, ids: Sequence[EntryId]) -> int:
         """Delete entries as XDEL does: pending lists keep them. Return how many there were."""

@@ -8,7 +8,7 @@ from hyperbus.clock import Clock, SystemClock
 from hyperbus.transports.memory.reader import MemoryReader
 from hyperbus.transports.memory.records import MemoryRecords
 from hyperbus.transports.memory.session import Session
-from hyperbus.transports.memory.store import Store
+from hyperbus.transports.memory.store import Saved, Store
 from hyperbus.transports.memory.stream import parse_id
 from hyperbus.transports.memory.streams import MemoryStreams
 
@@ -29,7 +29,7 @@ class MemoryTransport:
     def __init__(self, prefix: str = "events", clock: Clock | None = None, *, store: Store | None = None) -> None:
         self._prefix = prefix
         self._store = Store(clock or SystemClock()) if store is None else store
-        self._session = Session()
+        self._session = Session(self._store)
         self._readers: list[MemoryReader] = []
         self.streams = MemoryStreams(self._store, self._session)
         self.records = MemoryRecords(self._store, self._session, prefix)
@@ -80,6 +80,27 @@ class MemoryTransport:
         """Lose everything (FLUSHALL)."""
         with self._store.lock:
             self._store.flush()
+
+    @property
+    def era(self) -> int:
+        """How often the data was taken back; see `restore`."""
+        return self._store.era
+
+    def save(self) -> Saved:
+        """Return a copy of everything (SAVE)."""
+        with self._store.lock:
+            return self._store.save()
+
+    def restore(self, saved: Saved) -> None:
+        """Lose everything that was done since `save` (a restart, or a failover)."""
+        with self._store.lock:
+            self._store.restore(saved)
+
+    def append_as(self, stream: str, entry_id: bytes, fields: Sequence[bytes]) -> None:
+        """Append an entry with an id of one's own, above all others (XADD)."""
+        with self._store.lock:
+            self._store.make_stream(stream).append_as(parse_id(entry_id), fields)
+            self._store.notify(stream)
 
     def set_value(self, key: str, value: bytes) -> None:
         """Put something that is not a stream where one may be expected (SET)."""

@@ -121,9 +121,12 @@ class RedisReader:
         self._blocked = object()
         try:
             # First connect: a wake that comes before the command is written must be seen when it is written.
-            live = await self._connection.ready()
+            live = await self._connection.ready_in_era()
             wait = 0.0 if self._woken else block
-            return await live.write(command(wait), 1, self._connection.command_timeout + wait, most_bytes)
+            replies = await live.write(command(wait), 1, self._connection.command_timeout + wait, most_bytes)
+            if not self._connection.is_current(live):
+                raise BusUnavailable("another server took the place of the one that was read from; try again")
+            return replies
         except asyncio.CancelledError:
             # The server still waits on this connection, and what it would deliver would be thrown away unseen.
             self._connection.drop("the read was cancelled")

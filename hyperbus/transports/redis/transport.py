@@ -8,6 +8,7 @@ from hyperbus.transport import Records, Streams
 from hyperbus.transports.keys import record_key
 from hyperbus.transports.redis.command_runner import CommandRunner
 from hyperbus.transports.redis.connection.address import Address
+from hyperbus.transports.redis.connection.eras import Eras
 from hyperbus.transports.redis.connection.reconnecting import ReconnectingConnection
 from hyperbus.transports.redis.durability import DurableAppends
 from hyperbus.transports.redis.protocol.server_facts import facts_of
@@ -49,6 +50,7 @@ class RedisTransport:
         self._command_timeout = command_timeout
         self._address = Address(url, connect_timeout=connect_timeout)
         self.description = self._address.description
+        self._eras = Eras()
         self._connection = self._new_connection()
         self._append_connection = self._new_connection()
         self._durable_connection = self._new_connection()
@@ -59,6 +61,11 @@ class RedisTransport:
             self._commands, self._append_connection, DurableAppends(self._durable_connection)
         )
         self.records: Records = RedisRecords(self._commands, prefix)
+
+    @property
+    def era(self) -> int:
+        """How often the server turned out to have another history."""
+        return self._eras.current
 
     async def open(self) -> None:
         """Connect, and check that the server can be used."""
@@ -95,6 +102,7 @@ class RedisTransport:
             self._address,
             connect_timeout=self._connect_timeout,
             command_timeout=self._command_timeout,
+            eras=self._eras,
             identify=identify,
         )
 

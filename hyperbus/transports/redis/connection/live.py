@@ -78,6 +78,8 @@ class Connection(asyncio.Protocol):
         self._heard = 0
         self.lost = False
         self._descriptor: int = self._transport.get_extra_info("socket").fileno()
+        #: The era of the server that it leads to.
+        self.era = 0
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         tell_after_fork(self)
         # A StreamReader costs one more wake-up of the loop and one more copy for each reply. asyncio offers the

@@ -9,11 +9,12 @@ from hyperbus.clock import Seconds
 from hyperbus.errors import AuthenticationError, BusUnavailable, HyperbusError
 from hyperbus.forks import tell_after_fork
 from hyperbus.transports.redis.connection.address import Address
+from hyperbus.transports.redis.connection.eras import WHO_ARE_YOU, Eras
 from hyperbus.transports.redis.connection.live import Connection, NoAnswerError, open_connection
 from hyperbus.transports.redis.protocol.commands import pack
 from hyperbus.transports.redis.protocol.replies import Refusal, error_of, is_away
 
-_CLIENT_ID = pack("CLIENT", "ID")
+_INTRODUCTION = WHO_ARE_YOU + pack("CLIENT", "ID")
 
 
 class ReconnectingConnection:
@@ -25,12 +26,19 @@ class ReconnectingConnection:
     """
 
     def __init__(
-        self, address: Address, *, connect_timeout: Seconds, command_timeout: Seconds, identify: bool = False
+        self,
+        address: Address,
+        *,
+        connect_timeout: Seconds,
+        command_timeout: Seconds,
+        eras: Eras | None = None,
+        identify: bool = False,
     ) -> None:
         self.client_id: int | None = None
         self._address = address
         self._connect_timeout = connect_timeout
         self.command_timeout = command_timeout
+        self._eras = eras or Eras()
         self._identify = identify
         self._live: Connection | None = None
         self._connecting = asyncio.Lock()
@@ -64,8 +72,8 @@ class ReconnectingConnection:
     ) -> asyncio.Future[list[Any]]:
         """Do the first half of `call`: return when the call is written."""
         live = self._live
-        if live is None or not live.usable or live.paused:
-            live = await self.ready()
+        if live is None or not live.usable or live.paused or live.era != self._eras.current:
+            live = await self.ready_in_era()
         return live.write(packed, count, self.command_timeout + wait, most_bytes)
 
     async def ready(self, same: Connection | None = None) -> Connection:
@@ -77,6 +85,8 @@ class ReconnectingConnection:
         live = self._live
         if same is not None and live is not same:
             raise BusUnavailable(f"the connection to {self.place} broke before the command was sent; try again")
+        if live is not None and live.era != self._eras.current:
+            live.retire()  # it leads to a server that another one has taken the place of
         if live is None or (same is None and not live.usable):
             live = await self._connect()
         if live.paused:
@@ -89,6 +99,22 @@ class ReconnectingConnection:
         if not live.usable:
             raise BusUnavailable(f"the connection to {self.place} broke before the command was sent; try again")
         return live
+
+    async def ready_in_era(self) -> Connection:
+        """Return a live connection as `ready` does, if the server has not turned out to be another one meanwhile.
+
+        Raises:
+            BusUnavailable: there is none, or it has; nothing was sent.
+        """
+        era = self._eras.current
+        live = await self.ready()
+        if self._eras.current != era:
+            raise BusUnavailable(f"{self.place} was started anew, or replaced, before the command was sent; try again")
+        return live
+
+    def is_current(self, live: Connection) -> bool:
+        """Tell whether a connection leads to the server that is known last."""
+        return live.era == self._eras.current
 
     async def _connect(self) -> Connection:
         attempts = self._attempts
@@ -116,9 +142,11 @@ class ReconnectingConnection:
     async def _open(self) -> Connection:
         live = await open_connection(self._address, self._connect_timeout)
         try:
+            who, client_id = await live.write(_INTRODUCTION, 2, self.command_timeout)
+            self._eras.meet(who)
+            live.era = self._eras.current
             if self._identify:
-                [reply] = await live.write(_CLIENT_ID, 1, self.command_timeout)
-                self.client_id = reply if isinstance(reply, int) else None
+                self.client_id = client_id if isinstance(client_id, int) else None
         except NoAnswerError as error:
             raise BusUnavailable(f"cannot reach {self.place}: {error}") from None
         except BaseException:
