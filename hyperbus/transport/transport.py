@@ -26,7 +26,7 @@ class Transport(Protocol):
     def era(self) -> int:
         """How often the place turned out to have another history, without its latest entries: ids come again then.
 
-        A call during which that is found out raises `BusUnavailable`, and was not sent.
+        An ack, a claim or a read of a group during which that is found out raises `BusUnavailable`, and was not sent.
         """
         ...
 

@@ -79,10 +79,7 @@ async def test_an_event_that_got_the_id_of_a_lost_one_is_handled(
             await asyncio.sleep(0.1)
             await come_back_without_tail(own)
             await here.append(2)
-            if outcome != "waiting":
-                async with asyncio.timeout(15):  # until it is delivered to the worker that holds the lost one
-                    while sum((await pending(bus, kind)).values()) != 1:
-                        await asyncio.sleep(0.01)
+            await asyncio.sleep(0.6)  # time to be delivered to the worker that holds the lost one
             release.set()
             await eventually(lambda: seen[2] == 1, within=15)
             await settled(bus, kind)
@@ -181,7 +178,6 @@ async def test_memory_that_is_taken_back_shows_the_same(outcome: str) -> None:
         here.memory.append_as(f"events:{kind}", lost.id, (b"data", body(1, kind)))
         release.set()
         await eventually(lambda: 1 in seen)
-        await eventually(lambda: seen.count(0) == (2 if outcome == "retried" else 1))
         async with asyncio.timeout(10):
             while await here.pending(kind, kind):
                 await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ class Era:
     """The era of the server that a worker's entries are of, and those of older eras that are its own no longer.
 
     While an era is over, and what is held was not compared with the server yet (`begin`), nothing is read, claimed or
-    acked: an id alone says nothing then. A call that meets the end of an era is not sent, so asking before is enough.
+    acked: an id alone says nothing then. What meets the end of an era is not sent: asking before is enough.
 
     Attributes:
         current: the era that entries which come in now are of.

@@ -26,20 +26,20 @@ class CommandRunner:
         """Where the server is, for people."""
         return self._connection.place
 
-    async def replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def replies(self, commands: Sequence[tuple[Any, ...]], *, same_era: bool = False) -> list[Any]:
         """Run commands; return their replies, error replies among them as `Refusal`."""
         if not commands:
             return []
         packed = pack(*commands[0]) if len(commands) == 1 else pack_all(commands)
-        return await self._connection.call(packed, len(commands))
+        return await self._connection.call(packed, len(commands), same_era=same_era)
 
-    async def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Run commands; return their replies.
+    async def run(self, commands: Sequence[tuple[Any, ...]], *, same_era: bool = False) -> list[Any]:
+        """Run commands; return their replies. `same_era`: not where the server turns out to be another one.
 
         Raises:
             HyperbusError: one of them was refused.
         """
-        return self._connection.check(await self.replies(commands))
+        return self._connection.check(await self.replies(commands, same_era=same_era))
 
     async def run_one(self, *words: str | bytes | float) -> Any:
         """Run one command; return its reply.
@@ -72,19 +72,20 @@ class CommandRunner:
             [0 if type(reply) is Refusal and str(reply).startswith("WRONGTYPE") else reply for reply in replies]
         )
 
-    async def run_script(self, script: Script, calls: Sequence[Arguments]) -> list[Any]:
-        """Run a script once for each of `calls`, in one round trip; return what each returned.
+    async def run_script(self, script: Script, calls: Sequence[Arguments], *, same_era: bool = False) -> list[Any]:
+        """Run a script once for each of `calls`, in one round trip; return what each returned. See `run`.
 
         Raises:
             HyperbusError: one of them was refused.
         """
         if not calls:
             return []
-        replies = await self._connection.call(script.pack(calls), len(calls))
+        replies = await self._connection.call(script.pack(calls), len(calls), same_era=same_era)
         unknown = [i for i, reply in enumerate(replies) if type(reply) is Refusal and str(reply).startswith("NOSCRIPT")]
         if unknown:
             # A server that was restarted or failed over has lost its scripts.
-            again = await self._connection.call(script.pack_teaching([calls[i] for i in unknown]), len(unknown))
+            packed = script.pack_teaching([calls[i] for i in unknown])
+            again = await self._connection.call(packed, len(unknown), same_era=same_era)
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return self._connection.check(replies)

@@ -57,7 +57,7 @@ class RedisGroups(Part):
     async def ack(self, acks: Sequence[tuple[str, str, Sequence[bytes]]]) -> list[int]:
         """Ack (stream, group, ids); return how many of the ids were still pending."""
         commands = [("XACK", stream, group, *ids) for stream, group, ids in acks if ids]
-        replies = iter(await self._commands.run(commands))
+        replies = iter(await self._commands.run(commands, same_era=True))
         return [next(replies) if ids else 0 for _, _, ids in acks]
 
     async def pending_summaries(self, groups: Sequence[tuple[str, str]]) -> list[PendingSummary]:
@@ -93,7 +93,7 @@ class RedisGroups(Part):
         """Take over those of `ids` that `owner` still holds."""
         pieces = [ids] if in_order and ids else slices(ids, SCRIPT_ENTRIES)
         calls = [((stream,), (group, consumer, owner, int(in_order), *part)) for part in pieces]
-        replies = await self._commands.run_script(_CLAIM, calls)
+        replies = await self._commands.run_script(_CLAIM, calls, same_era=True)
         return [(Entry(entry_id, fields), count) for reply in replies for entry_id, fields, count in reply]
 
     async def hand_over(

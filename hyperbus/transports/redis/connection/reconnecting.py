@@ -54,26 +54,38 @@ class ReconnectingConnection:
         return self._address.description
 
     async def call(
-        self, packed: bytes, count: int = 1, *, wait: Seconds = 0.0, most_bytes: int | None = None
+        self,
+        packed: bytes,
+        count: int = 1,
+        *,
+        wait: Seconds = 0.0,
+        most_bytes: int | None = None,
+        same_era: bool = False,
     ) -> list[Any]:
         """Send packed commands and return their `count` replies, error replies among them as `Refusal`.
 
         `wait` is how much longer than the command timeout the server may take, as a read that blocks does; `most_bytes`
-        how large the answer may be.
+        how large the answer may be. `same_era`: it is not sent where the server turns out to be another one meanwhile.
 
         Raises:
             NoAnswerError: it was sent, and the connection broke or the time was up.
             BusUnavailable: it was not sent.
         """
-        return await (await self.send(packed, count, wait=wait, most_bytes=most_bytes))
+        return await (await self.send(packed, count, wait=wait, most_bytes=most_bytes, same_era=same_era))
 
     async def send(
-        self, packed: bytes, count: int, *, wait: Seconds = 0.0, most_bytes: int | None = None
+        self,
+        packed: bytes,
+        count: int,
+        *,
+        wait: Seconds = 0.0,
+        most_bytes: int | None = None,
+        same_era: bool = False,
     ) -> asyncio.Future[list[Any]]:
         """Do the first half of `call`: return when the call is written."""
         live = self._live
         if live is None or not live.usable or live.paused or live.era != self._eras.current:
-            live = await self.ready_in_era()
+            live = await (self.ready_in_era() if same_era else self.ready())
         return live.write(packed, count, self.command_timeout + wait, most_bytes)
 
     async def ready(self, same: Connection | None = None) -> Connection:
