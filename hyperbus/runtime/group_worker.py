@@ -64,8 +64,7 @@ class GroupWorker:
         pace = Pace(running, clock, concurrency=declaration.concurrency, batch=declaration.batch or 1)
         self._inbox = inbox = Inbox(self._prefetch, services.prefetch_bytes, None if ordered else pace)
         self._stream_set = stream_set = StreamSet(declaration.types, services.announcer, clock)
-        lease = Lease(transport.records, record_names.sweep_lease(member.group), consumer, LEASE)
-        self._ownership = ownership = Ownership(lease, clock, ordered=ordered)
+        self._ownership = ownership = self._owner()
         liveness = Liveness(transport.records, services.heartbeat, clock, services.heartbeat_ttl)
         checkpoints = Checkpoints(transport.streams, member.group)
         self._creator = creator = GroupCreator(member, transport.records, checkpoints, declaration.start_from)
@@ -106,6 +105,11 @@ class GroupWorker:
         group, services = self._declaration.group, self._services
         era = Era(services.transport)
         return Member(group, consumer, services.transport.streams, services.clock, services.announcer, era)
+
+    def _owner(self) -> Ownership:
+        member, services = self._member, self._services
+        lease = Lease(services.transport.records, record_names.sweep_lease(member.group), member.consumer, LEASE)
+        return Ownership(lease, services.clock, ordered=self._declaration.order_by is not None)
 
     @property
     def _prefetch(self) -> int:
