@@ -89,10 +89,11 @@ def receive(stream: str, event_type: str, entries: Iterable[Sequence[Any]], now:
     """Return what a first delivery of entries, each an `Entry` or a pair of a page, puts into this worker's hands."""
     return [
         Received(
-            stream, event_type, entry_id, fields, len(fields[1]) if len(fields) == 2 else _weigh(fields), now, era  # noqa: PLR2004
+            stream, event_type, entry_id, fields,
+            len(fields[1]) if len(fields) == 2 else _weigh(fields), now, era,  # noqa: PLR2004 - one field
         )
         for entry_id, fields in entries
-    ]
+    ]  # fmt: skip
 
 
 def _weigh(fields: Sequence[bytes]) -> int:

@@ -106,7 +106,7 @@ class RedisReader:
         """
         most_bytes = READ_BYTES if count > 1 else None
         if block <= 0:
-            [reply] = await self._connection.call(command(0), most_bytes=most_bytes)
+            [reply] = await self._connection.call(command(0), same_era=True, most_bytes=most_bytes)
         else:
             [reply] = await self._ask_blocking(command, block, most_bytes)
         if type(reply) is Refusal:
