@@ -8,13 +8,13 @@ from typing import Any
 from hyperbus.transport import record_names
 from hyperbus.transports.redis.records import RedisRecords
 
-_get: Any = RedisRecords.get
+_lifetimes: Any = RedisRecords.lifetimes
 _HEARTBEAT = record_names.heartbeat("")
 
 
-async def _blind(self: RedisRecords, names: Sequence[str]) -> list[bytes | None]:
-    found = await _get(self, names)
-    return [None if name.startswith(_HEARTBEAT) else value for name, value in zip(names, found, strict=True)]
+async def _blind(self: RedisRecords, names: Sequence[str]) -> tuple[float, list[float | None]]:
+    now, ends = await _lifetimes(self, names)
+    return now, [None if name.startswith(_HEARTBEAT) else end for name, end in zip(names, ends, strict=True)]
 
 
-RedisRecords.get = _blind  # type: ignore[method-assign]
+RedisRecords.lifetimes = _blind  # type: ignore[method-assign]
