@@ -7,11 +7,13 @@ as loading all of hyperbus.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
-from hyperbus.error_text import repr_of
+from hyperbus.error_text import describe, repr_of
 from hyperbus.log_values import MOST_LOOKED_AT, as_words, bounded
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -40,16 +42,31 @@ class Logger:
         self._log("error", event, values)
 
     def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
+        try:
+            if not self._by_structlog(level, event, values):
+                self._by_logging(level, event, values)
+        except Exception as error:  # noqa: BLE001 - the program's own log, whose fault must not end what is told of
+            with suppress(OSError, ValueError, AttributeError):
+                sys.stderr.write(f"hyperbus: the log failed ({describe(error)}) when it was told: {event}\n")
+
+    def _by_structlog(self, level: str, event: str, values: dict[str, Any]) -> bool:
+        """Give the line to structlog; False: the program does not use it, or only where something awaits it."""
         structlog = sys.modules.get("structlog")
-        if structlog is not None and structlog.is_configured():
-            getattr(structlog.get_logger(self._name), level)(event, **values)
-            return
+        if structlog is None or not structlog.is_configured():
+            return False
+        answer = getattr(structlog.get_logger(self._name), level)(event, **values)
+        if not inspect.iscoroutine(answer):
+            return True
+        answer.close()
+        return False
+
+    def _by_logging(self, level: str, event: str, values: dict[str, Any]) -> None:
         logger, number = logging.getLogger(self._name), _LEVELS[level]
         if logger.isEnabledFor(number):
             exc_info = values.pop("exc_info", None)
             told = {key: bounded(key, value, text_of(value)) for key, value in values.items()}
             message = f"{event} ({as_words(told)})" if told else event
-            logger.log(number, "%s", message, exc_info=exc_info, extra={"values": told}, stacklevel=3)
+            logger.log(number, "%s", message, exc_info=exc_info, extra={"values": told}, stacklevel=4)
 
 
 def get_logger(name: str) -> Logger:
