@@ -135,11 +135,19 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """Entries that were delivered to this worker without its knowing were found again."""
+    """Entries that were delivered to this worker without its knowing were found again.
+
+    Attributes:
+        group: the consumer group.
+        stream: the stream's key.
+        count: how many entries.
+        handed_over: whether another worker has given them to this one, and nothing went wrong.
+    """
 
     group: str
     stream: str
     count: int
+    handed_over: bool = False
 
 
 class Disowned(msgspec.Struct, frozen=True):

@@ -114,6 +114,8 @@ def _line(signal: Signal) -> tuple[str, str] | None:
         return ("info", "server found again") if signal.connected else ("warning", "server lost")
     if isinstance(signal, WorkerChanged):
         return _STATES[signal.state]
+    if isinstance(signal, Recovered) and signal.handed_over:
+        return "debug", "entries of another worker taken"
     if isinstance(signal, RefusalChanged):
         return ("warning", "refused, asking again") if signal.refused else ("info", "refused no longer")
     if isinstance(signal, GroupAbandoned):
@@ -134,6 +136,8 @@ def _values(signal: Signal) -> dict[str, Any]:
         values["count"] = len(signal.streams)
     if isinstance(signal, ConnectionChanged):
         del values["connected"], values["kind"]
+    if isinstance(signal, Recovered):
+        del values["handed_over"]
     if isinstance(signal, RefusalChanged):
         del values["refused"]
     return {name: value for name, value in values.items() if value != ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -10,8 +11,10 @@ from typing import Any, Self
 
 import pytest
 
-from hyperbus import Bus, Event, consumer
+from hyperbus import Bus, Delivery, Event, Retry, consumer
+from hyperbus.runtime.outcomes import retry_scheduler
 from hyperbus.settings import Settings
+from tests.commands import environment
 from tests.recorder import eventually
 from tests.servers import Server
 from tests.unit.runtime.running import unique
@@ -20,6 +23,8 @@ pytestmark = pytest.mark.alone
 
 #: What sharing may cost beside the ideal time, which is that of all lanes being busy to the end.
 FACTOR, BESIDE = 1.2, 0.2
+#: The same where it has to be noticed first that handlers turned slow. Unshared, it takes twice the ideal time.
+NOTICED = 0.7
 
 
 class Crew:
@@ -130,4 +135,142 @@ async def test_a_turn_from_quick_to_slow_is_shared(server: Server) -> None:
         began = time.monotonic()
         took = await crew.until(1020) - began
         print(f"{took:.2f} s; {crew.counts()}")
-    assert took <= 2.5 * FACTOR + BESIDE
+    assert took <= 2.5 * FACTOR + NOTICED
+
+
+@pytest.mark.parametrize(
+    ("quick", "options"),
+    [pytest.param(2_000, {"concurrency": 8}, id="eight lanes"), pytest.param(5_000, {"batch": 10}, id="batches")],
+)
+async def test_many_at_once_that_turn_slow_are_shared(server: Server, quick: int, options: dict[str, Any]) -> None:
+    """As for one at a time; a batch is slow as a whole."""
+    lanes, size = options.get("concurrency", 1), options.get("batch", 1)
+    slow = 20 * lanes * size
+    async with Crew(server, **options) as crew:
+        await crew.join()
+        await crew.publish(*[0.0] * quick, *[0.25] * slow)
+        await crew.join()
+        began = time.monotonic()
+        took = await crew.until(quick + slow) - began
+        print(f"{took:.2f} s; {crew.counts()}")
+    assert took <= 2.5 * FACTOR + NOTICED
+
+
+class Stuck:
+    """Two workers of a group on buses of their own, of which the first is stuck in an event that never ends."""
+
+    def __init__(self, server: Server) -> None:
+        self.kind = unique()
+        self.first: list[tuple[str, int]] = []
+        self.second: list[tuple[str, int]] = []
+        self.settings = Settings(url=server.url, drain_timeout=0.1)
+
+    def worker(self, seen: list[tuple[str, int]], **options: Any) -> Any:
+        async def one(event: Event, delivery: Delivery) -> None:
+            await many([event], [delivery])
+
+        async def many(events: list[Event], deliveries: list[Delivery]) -> None:
+            seen.extend((event.data["does"], each.tries) for event, each in zip(events, deliveries, strict=True))
+            if any(event.data["does"] == "hangs" for event in events):
+                await asyncio.Event().wait()
+            if (events[0].data["does"], deliveries[0].tries) == ("fails", 1):
+                raise Retry(after=0.3)
+
+        declare = consumer(group=self.kind, types=[self.kind], **options)
+        return declare(many if "batch" in options else one)
+
+    async def publish(self, bus: Bus, *does: str) -> None:
+        await bus.publish_many([Event(type=self.kind, data={"does": what}) for what in does])
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 4}, {"batch": 5}], ids=["one lane", "four lanes", "batches"])
+async def test_a_worker_that_is_stuck_keeps_none_of_the_others(server: Server, options: dict[str, Any]) -> None:
+    """Neither what it held, nor what waits for its next try; and no try is counted for the way."""
+    here = Stuck(server)
+    does = ["quick"] * 500 + ["fails"] * 5 + ["hangs"] * options.get("concurrency", 1) + ["behind"] * 20
+
+    def are_done() -> bool:
+        both = here.first + here.second
+        return both.count(("behind", 1)) == 20 and both.count(("fails", 2)) == 5
+
+    async with Bus(settings=here.settings) as a, Bus(settings=here.settings) as b:
+        await here.publish(a, *does)
+        async with a.running(here.worker(here.first, **options)):
+            await eventually(lambda: here.first.count(("hangs", 1)) == does.count("hangs"))
+            async with b.running(here.worker(here.second, **options)):
+                await eventually(are_done, within=5)
+    assert ("behind", 1) in here.second
+    assert len(here.first + here.second) == len(does) + 5
+
+
+async def test_a_retry_that_is_due_while_its_worker_is_stuck_goes_to_another(server: Server) -> None:
+    """Within a second or so, and it is its second try."""
+    here = Stuck(server)
+    async with Bus(settings=here.settings) as a, Bus(settings=here.settings) as b:
+        await here.publish(a, "fails", "hangs")
+        async with a.running(here.worker(here.first)):
+            await eventually(lambda: ("hangs", 1) in here.first)
+            async with b.running(here.worker(here.second)):
+                await eventually(lambda: ("fails", 2) in here.second, within=5)
+    assert here.second == [("fails", 2)]
+
+
+async def test_a_parked_entry_that_is_due_waits_for_no_worker_that_is_stuck(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is idle takes it."""
+    monkeypatch.setattr(retry_scheduler, "PARK_AFTER", 0.1)
+    here = Stuck(server)
+    async with Bus(settings=here.settings) as a, Bus(settings=here.settings) as b:
+        await here.publish(a, "fails", "hangs")
+        async with a.running(here.worker(here.first)), b.running(here.worker(here.second)):
+            both = lambda: here.first + here.second  # noqa: E731
+            await eventually(lambda: ("fails", 2) in both() and ("hangs", 1) in both(), within=8)
+
+
+BLOCKS = """
+import asyncio, sys, time
+from hyperbus import Bus, Event, consumer
+from hyperbus.settings import Settings
+
+@consumer(group="g", types=[sys.argv[2]])
+async def handler(event: Event) -> None:
+    print(event.data["takes"], flush=True)
+    time.sleep(event.data["takes"])
+
+async def main():
+    async with Bus(settings=Settings(url=sys.argv[1])) as bus:
+        await bus.run(handler)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_that_blocks_its_event_loop_shares_between_two_events(server: Server) -> None:
+    """It can do nothing while it is blocked; what it holds goes to others when it comes up for air."""
+    kind, seen = unique(), list[float]()
+
+    @consumer(group="g", types=[kind])
+    async def handler(event: Event) -> None:
+        seen.append(event.data["takes"])
+        await asyncio.sleep(event.data["takes"])
+
+    async with Bus(settings=Settings(url=server.url, drain_timeout=0.1)) as bus:
+        takes = [0.0] * 1000 + [0.5] * 16
+        await bus.publish_many([Event(type=kind, data={"takes": seconds}) for seconds in takes])
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BLOCKS, server.url, kind, stdout=asyncio.subprocess.PIPE, env=environment()
+        )
+        assert program.stdout is not None
+        try:
+            async with asyncio.timeout(30):
+                while await program.stdout.readline() != b"0.5\n":
+                    pass
+                began = time.monotonic()
+                async with bus.running(handler):
+                    await eventually(lambda: len(seen) >= 4, within=15)
+                    print(f"the fourth began after {time.monotonic() - began:.2f} s")
+                    assert time.monotonic() - began < 5
+        finally:
+            program.kill()
+            await program.wait()

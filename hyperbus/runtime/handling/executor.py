@@ -91,7 +91,11 @@ class Executor:
         lanes.create_task(self._lane(lanes, number), name=name, context=self._context.copy())
 
     async def _lane(self, lanes: asyncio.TaskGroup, number: int) -> None:
-        inbox, time_slice, task = self._inbox, TimeSlice(self._settlement, self._clock), asyncio.current_task()
+        inbox, time_slice, task = (
+            self._inbox,
+            TimeSlice(self._settlement, self._inbox, self._clock),
+            asyncio.current_task(),
+        )
         fast = self._fast_lane(number, time_slice) if self._is_plain else None
         assert task is not None
         clean = contextvars.copy_context()

@@ -19,6 +19,11 @@ from hyperbus.runtime.poison.isolation import Isolation
 
 #: How long a time slice is.
 SLICE: Seconds = 0.001
+#: A handler that blocked the event loop for longer leaves entries to others, where more wait than begin soon.
+BLOCKED: Seconds = 0.1
+#: How long a lane then rests, in which that is agreed upon: at most, and as a part of the time that was blocked.
+REST: Seconds = 0.1
+REST_PART = 0.2
 #: Deliveries that are taken at a time, at most: taking and decoding them then costs little beside handling them.
 MOST = 32
 
@@ -30,8 +35,9 @@ class TimeSlice:
         ends: when it is over, on the monotonic clock.
     """
 
-    def __init__(self, settlement: Settlement, clock: Clock) -> None:
+    def __init__(self, settlement: Settlement, inbox: Inbox, clock: Clock) -> None:
         self._settlement = settlement
+        self._inbox = inbox
         self._monotonic = clock.monotonic
         self.begin()
 
@@ -43,7 +49,9 @@ class TimeSlice:
     async def end(self) -> None:
         """Let others run, unless they have since the slice began; begin the next one."""
         if self._settlement.rounds == self._rounds:
-            await asyncio.sleep(0)
+            blocked = self._monotonic() - self.ends
+            rests = blocked > BLOCKED and self._inbox.surplus()
+            await asyncio.sleep(min(REST, blocked * REST_PART) if rests else 0)
         self.begin()
 
 

@@ -20,6 +20,8 @@ class PendingDoubt:
         self.era = era or Era()
         self._raised = False
         self._settling = False
+        #: Whether something went wrong; else entries were only handed over.
+        self._amiss = False
         self._urgent = asyncio.Event()
 
     @property
@@ -34,10 +36,15 @@ class PendingDoubt:
 
     def arise(self) -> None:
         """Have what is pending asked for before the next read."""
-        self._raised = True
+        self._raised = self._amiss = True
 
     def arise_urgently(self) -> None:
         """Have it asked for at once: a read that waits is interrupted."""
+        self.arise()
+        self._urgent.set()
+
+    def expect(self) -> None:
+        """Have it asked for at once: another worker has handed entries over, and nothing is amiss."""
         self._raised = True
         self._urgent.set()
 
@@ -47,13 +54,16 @@ class PendingDoubt:
         self._urgent.clear()
 
     @contextmanager
-    def settling(self) -> Iterator[None]:
-        """Settle it: it stays where that fails, and arises anew where it does meanwhile."""
-        self._raised, self._settling = False, True
+    def settling(self) -> Iterator[bool]:
+        """Settle it: it stays where that fails, and arises anew where it does meanwhile.
+
+        Yields whether something was amiss, and not only handed over.
+        """
+        amiss, self._raised, self._settling, self._amiss = self._amiss, False, True, False
         try:
-            yield
+            yield amiss
         except BaseException:
-            self._raised = True
+            self._raised, self._amiss = True, amiss or self._amiss
             raise
         finally:
             self._settling = False

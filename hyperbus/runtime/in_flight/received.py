@@ -60,6 +60,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     def recovered(self, delivery_count: int) -> None:
         """Note that it was found pending with this worker, which did not know of it."""
         self.tries = max(1, delivery_count)
+        self.alone = self.tries > 1
 
     def resumed(self, *, claimed: bool) -> None:
         """Note that it has a schedule: it waited for a try that nobody has begun, and killed nobody.

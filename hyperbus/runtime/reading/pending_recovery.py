@@ -47,6 +47,7 @@ class PendingRecovery:
         self._retries = retries
         #: What is to be looked for before a read, as reading may hide it.
         self.losses = losses
+        self._amiss = False
         #: By stream, delivery counts that a read has raised which then broke off.
         self._raised: dict[str, dict[bytes, int]] = {}
         self._parked = parked
@@ -66,7 +67,8 @@ class PendingRecovery:
         Raises:
             BusUnavailable, ServerError: the server is away, or refuses; the doubt stays.
         """
-        with self._doubt.settling():
+        with self._doubt.settling() as amiss:
+            self._amiss = amiss
             await self._begin_era()
             for stream in await self._doubtful():
                 await self._recover_stream(stream)
@@ -185,4 +187,4 @@ class PendingRecovery:
             item.recovered(counts.get(item.id, 1))
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=False))
         if found:
-            member.announcer.announce(Recovered(member.group, stream, len(found)))
+            member.announcer.announce(Recovered(member.group, stream, len(found), not self._amiss))

@@ -67,7 +67,7 @@ class Handover:
         """Take a notice of entries that were handed over: if it was to this worker, it looks for them at once."""
         with suppress(msgspec.MsgspecError, ValueError, RecursionError):  # anybody can write a notice
             if msgspec.json.decode(notice, type=HandedOver).to == self._member.consumer:
-                self._doubt.arise_urgently()
+                self._doubt.expect()
 
     async def share_out(self, received: Sequence[Received]) -> list[Received]:
         """Share entries out among the living; return those that nobody took."""

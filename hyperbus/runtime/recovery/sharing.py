@@ -59,12 +59,12 @@ class Overloaded(msgspec.Struct, frozen=True):
 
 
 class Idle(msgspec.Struct, frozen=True):
-    """The body of a notice that offers help to one asker: `lanes` entries could begin at once. To "": ask me."""
+    """The body of a notice that offers to take so many entries of one asker. To "": ask me."""
 
     group: str
     sender: str
     to: str
-    lanes: int
+    entries: int
 
 
 class Asker(msgspec.Struct):
@@ -78,8 +78,9 @@ class Sharing:
     """Shares one worker's surplus, and takes others' while it is idle. For groups that keep no order.
 
     1. A busy worker that holds more than it begins soon, at two looks, asks by a notice, and again while that is so.
-    2. One that is idle, or becomes so while an asker is remembered, offers to begin as many as it has free lanes.
-    3. The asker hands over so many, or more where they are quick. No try is counted.
+    2. One that is idle, or becomes so while an asker is remembered, offers to take as many as it has free lanes, and
+       twice as many each time that it was done with them at once.
+    3. The asker hands over so many, or more where its own are quick. No try is counted.
 
     While all are quick, or all are idle, nobody says anything.
     """
@@ -113,6 +114,9 @@ class Sharing:
         #: Whom help was offered, and is not heard of yet.
         self._offered = ""
         self._is_new = True
+        #: When help was last offered, for how many entries, and how many deliveries had ended by then.
+        self._offered_at = float("-inf")
+        self._portion = self._ended = 0
 
     def subscribe(self) -> None:
         """Hear of others from now on."""
@@ -167,10 +171,10 @@ class Sharing:
                 self._ask_at = self._monotonic()
             elif offer.to == me.consumer:
                 if self._inbox.surplus() and len(self._offers) < MOST_ASKERS:
-                    self._offers[offer.sender] = offer.lanes
+                    self._offers[offer.sender] = offer.entries
                     self._changed.set()
             elif (asker := self._askers.get(offer.to)) is not None:
-                asker.entries -= offer.lanes
+                asker.entries -= offer.entries
                 if asker.entries <= 0:
                     del self._askers[offer.to]
 
@@ -181,9 +185,8 @@ class Sharing:
             HyperbusError: the server is away, or refuses.
         """
         while self._offers:
-            peer, lanes = self._offers.popitem()
-            portion = max(lanes, self._pace.within(PORTION))
-            self._giving = self._inbox.take_surplus(portion)
+            peer, entries = self._offers.popitem()
+            self._giving = self._inbox.take_surplus(max(entries, self._pace.within(PORTION)))
             if not self._giving:
                 self._offers.clear()
                 return
@@ -220,11 +223,10 @@ class Sharing:
         """
         now = self._monotonic()
         self._askers = {name: asker for name, asker in self._askers.items() if asker.until > now}
-        if not self._is_idle(now):
-            if self._offered:
-                self._offered, self._offer_at = "", now  # it was taken
-            return
-        if now < self._offer_at:
+        is_idle = self._is_idle(now)
+        if self._offered and (not is_idle or self._pace.ended > self._ended):
+            self._offered, self._offer_at = "", now  # it was taken
+        if not is_idle or now < self._offer_at:
             return
         if self._offered:  # in vain
             self._askers.pop(self._offered, None)
@@ -235,7 +237,11 @@ class Sharing:
         elif not self._is_new:
             return
         self._is_new = False
-        offer = Idle(self._member.group, self._member.consumer, self._offered, self._pace.free())
+        # who was done with the last portion at once gets twice as much
+        soon_done = self._pace.ended > self._ended and now - self._offered_at < PORTION
+        self._portion = max(self._pace.free(), min(2 * self._portion, self._pace.within(PORTION)) if soon_done else 0)
+        self._ended, self._offered_at = self._pace.ended, now
+        offer = Idle(self._member.group, self._member.consumer, self._offered, self._portion)
         await self._notifier.notify(IDLE, msgspec.json.encode(offer))
 
     def _is_idle(self, now: float) -> bool:

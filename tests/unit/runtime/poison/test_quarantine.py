@@ -19,7 +19,7 @@ from hyperbus.runtime.recovery import reclaimer
 from hyperbus.signals import Announcer, Claimed, EntryDeadLettered, WorkerChanged
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
-from tests.unit.runtime.running import Running, unique
+from tests.unit.runtime.running import Running, read_ahead, unique
 
 
 @pytest.fixture(autouse=True)
@@ -400,6 +400,7 @@ async def test_suspects_are_waited_for_as_long_as_the_most_tried_of_them_may(tri
 
 async def test_what_is_judged_in_the_last_moment_becomes_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     """When all handlers have ended nobody waits for judgements any more; its count is gone by then."""
+    read_ahead(monkeypatch)
     kind, begun, release = unique(), asyncio.Event(), asyncio.Event()
 
     @consumer(group="g", types=[kind])
