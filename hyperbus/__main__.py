@@ -44,12 +44,15 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Let nothing else be opened in the place of a standard stream that the program was started without."""
+    """Let nothing else be opened in the place of a standard stream that the program was started without.
+
+    Neither here nor in worker processes.
+    """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
 
 
 def _forget_what_is_buffered() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,22 @@ def test_a_command_without_its_standard_streams_does_its_work(tmp_path: Path, ur
     """Nothing else is opened in their place, and nothing is printed into it."""
     ended = shell(line, ("publish", "closed.thing", "{}", "--url", url), tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_worker_processes_have_standard_streams_too(tmp_path: Path, url: str) -> None:
+    """A socket in the place of one would be written to, or be closed as one."""
+    write_modules(
+        tmp_path,
+        shop="""
+import os
+
+open("open", "w").write("".join(str(number) for number in (0, 1, 2) if os.fstat(number)))
+raise SystemExit("enough")
+""",
+    )
+    ended = shell('"$@" >&- 2>&-', ("run", "shop", "--url", url, "--http-port", "0"), tmp_path)
+    assert ended.returncode == 1
+    assert (tmp_path / "open").read_text() == "012"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
@@ -160,6 +177,24 @@ def test_a_url_that_cannot_be_used_says_where_urls_are_set(tmp_path: Path, value
     ended = hyperbus("publish", "x.y", "{}", folder=tmp_path, variables={"HYPERBUS_URL": value})
     assert ended.code == 3
     assert "HYPERBUS_URL" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"), [("pretty", r"\d\d:\d\d:\d\d error "), ("json", r'\{"timestamp": '), ("logfmt", "timestamp=")]
+)
+def test_the_form_of_the_log_is_chosen_on_the_command_line_or_in_a_setting(
+    tmp_path: Path, url: str, form: str, begins: str
+) -> None:
+    """Worker processes write it too. (A new name.)"""
+    write_modules(tmp_path, shop="1 / 0\n")
+    words = ("run", "shop", "--url", url, "--http-port", "0")
+    by_option = hyperbus(*words, "--log-format", form, folder=tmp_path)
+    by_variable = hyperbus(*words, folder=tmp_path, variables={"HYPERBUS_LOG_FORMAT": form})
+    (tmp_path / "pyproject.toml").write_text(f'[tool.hyperbus]\nlog_format = "{form}"\n')
+    by_project = hyperbus(*words, folder=tmp_path)
+    for ended in (by_option, by_variable, by_project):
+        assert re.match(begins, ended.err), ended.err
+        assert "ZeroDivisionError" in ended.err
 
 
 # -- secrets
