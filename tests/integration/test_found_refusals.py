@@ -85,7 +85,7 @@ async def test_acks_of_one_stream_that_are_refused_hold_up_no_other_stream(serve
     assert set(seen.values()) == {1}
 
 
-@pytest.mark.parametrize("refused", ["xack"])
+@pytest.mark.parametrize("refused", ["xadd", "xack"])
 async def test_dead_letters_that_are_refused_are_written_later(server: Server, refused: str) -> None:
     """The entry stays pending until its letter is stored, and the handler does not see it again."""
     kind, begun, recorder = unique(), Counter[int](), Recorder()
