@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,10 +115,8 @@ def test_a_stop_is_heeded_while_nobody_reads_the_pipe(tmp_path: Path) -> None:
     """The processes drain and end as at any other time."""
     with running(tmp_path, LOG) as piped:
         wait_for(lambda: piped.handled() == EVENTS, lambda: f"{piped.handled()} handled")
-        started = time.monotonic()
         piped.process.terminate()
-        assert piped.process.wait(DEADLINE) == 0
-        assert time.monotonic() - started < 10
+        assert piped.process.wait(DEADLINE) == 0, "nothing had to be killed, which it is after 13 s"
 
 
 def test_a_reader_that_went_away_ends_nothing(tmp_path: Path) -> None:
