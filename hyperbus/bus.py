@@ -22,7 +22,7 @@ from hyperbus.home import Home
 from hyperbus.logger import get_logger
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.process_signals import ProcessSignals
-from hyperbus.publisher import LocalHandler, Publication, PublishCalls, Publisher, PublishLimits
+from hyperbus.publisher import EventPublication, LocalHandler, ManyPublication, PublishCalls, Publisher, PublishLimits
 from hyperbus.runtime.iteration import Reading, consume_events, read_events
 from hyperbus.runtime.services import Services, open_services
 from hyperbus.runtime.worker import Worker
@@ -159,10 +159,10 @@ class Bus:
             PublishRefusedError: the server said no.
             NotDurable: it is stored, and `durability` was not reached in time.
         """
-        begun = self._calls.publish(
-            what, workflow_id, correlation_id, source_agent, timeout=timeout, once=once, durability=durability
+        calls = self._calls
+        return EventPublication(
+            calls.not_awaited, what, None, calls, workflow_id, correlation_id, source_agent, timeout, once, durability
         )
-        return Publication(begun, self._calls.not_awaited)
 
     def publish_many(
         self,
@@ -181,8 +181,8 @@ class Bus:
             PublishFailed: some were not stored, or it is not known; its `results` say which.
             BusUnavailable, DurabilityUnsupported: none was sent.
         """
-        begun = self._calls.publish_many(events, timeout=timeout, once=once, durability=durability)
-        return Publication(begun, self._calls.not_awaited)
+        calls = self._calls
+        return ManyPublication(calls.not_awaited, events, None, calls, timeout, once, durability)
 
     def on_publish(self, pattern: str, handler: LocalHandler) -> None:
         """Call `handler` in this process after each event whose type matches `pattern` was stored by this bus."""

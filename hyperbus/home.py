@@ -26,24 +26,26 @@ class Home:
 
     Attributes:
         loop: the event loop.
+        is_running: tells whether it runs now.
+        thread: the thread that it runs in; of no thread in a forked child.
         is_inherited: this process was forked since: the home is the parent's.
     """
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.is_inherited = False
-        self._is_running = self.loop.is_running
-        self._thread = get_ident()
+        self.is_running = self.loop.is_running
+        self.thread = get_ident()
         tell_after_fork(self)
 
     def check(self) -> None:
-        """Let pass whoever runs here. On the way of every event: this costs a third of asking for the running loop.
+        """Let pass whoever runs here. This costs a third of asking for the running loop.
 
         Raises:
             BusUnavailable: this code runs elsewhere; nothing was sent.
         """
-        if get_ident() != self._thread or not self._is_running():
-            raise BusUnavailable(self._advice())
+        if get_ident() != self.thread or not self.is_running():
+            raise self.refusal()
 
     def wait_for(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Publish at home what `ask` returns, and block this thread, which is another, until that is done.
@@ -58,8 +60,8 @@ class Home:
     def begin(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> Callable[[], T]:
         """Do the first half of `wait_for`: let it begin; return what waits."""
         if self.is_inherited:
-            raise BusUnavailable(self._advice())
-        if get_ident() == self._thread:
+            raise self.refusal()
+        if get_ident() == self.thread:
             raise BusUnavailable("nothing was sent: it would block the event loop that has to do it; await publish")
 
         async def asked() -> T:
@@ -88,12 +90,15 @@ class Home:
     def after_fork(self) -> None:
         """Let nobody pass: the loop and what it waits for are the parent's."""
         self.is_inherited = True
-        self._thread = _NOWHERE
+        self.thread = _NOWHERE
 
-    def _advice(self) -> str:
+    def refusal(self) -> BusUnavailable:
+        """Return what is raised where somebody runs elsewhere."""
         if self.is_inherited:
-            return "the bus was opened before this process was forked: nothing was sent; open a Bus in this process"
-        return (
+            return BusUnavailable(
+                "the bus was opened before this process was forked: nothing was sent; open a Bus in this process"
+            )
+        return BusUnavailable(
             "the bus was opened on another event loop: nothing was sent; in a handler that is a plain function call "
             "delivery.publish_blocking(...), in other threads use a SyncPublisher or asyncio.run_coroutine_threadsafe, "
             "or open a Bus on this event loop"

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         prefix: the part of every stream key before the first colon.
         codec: how events are written: "json" or "msgpack".
         max_event_bytes: larger encoded events are refused.
+        check_events: an event that its consumers could not read is refused; false saves reading it back.
         publish_timeout: how long a publish may wait for room and for an answer.
         publish_buffer: events that may wait in a publisher before the next one has to.
         publish_buffer_bytes: the same, in bytes.
@@ -72,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prefix: str = "events"
     codec: str = "json"
     max_event_bytes: int = 1024 * 1024
+    check_events: bool = True
     publish_timeout: float = 10.0
     publish_buffer: int = 10_000
     publish_buffer_bytes: int = 64 * 1024 * 1024
@@ -128,7 +130,7 @@ def shown(name: str, value: object) -> str:
 def _out_of_bounds(name: str, value: object) -> str:
     """Return what is wrong with a number; "" if nothing is."""
     lowest, highest = (0, 65_535) if name.endswith("_port") else (1, 2**40)
-    if isinstance(value, int) and not lowest <= value <= highest:
+    if type(value) is int and not lowest <= value <= highest:
         return f"{name}={value} has to be a whole number from {lowest} to {highest}"
     longest = LONGEST if name in {"retain_age", "abandon_after"} else DAY
     if isinstance(value, float) and not 0 < value <= longest:

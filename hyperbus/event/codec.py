@@ -70,6 +70,7 @@ class _Decoder:
     def __init__(self, form: ModuleType, data_type: Any) -> None:
         self.quickly: Callable[[bytes], Event[Any]] = form.Decoder(Event[data_type]).decode
         self._form: Any = form
+        self._class = getattr(data_type, "__qualname__", str(data_type))
 
     def decode(self, body: bytes) -> Event[Any]:
         try:
@@ -77,7 +78,14 @@ class _Decoder:
         except BaseException as error:  # a user's class takes part: its `__post_init__`, the defaults of its fields
             if is_from_signal(error):
                 raise
-            raise DecodeError(f"not an event: {message_of(error) or describe(error)}") from error
+            advice = self._advice() if "missing required field" in str(message_of(error)) else ""
+            raise DecodeError(f"not an event: {message_of(error) or describe(error)}{advice}") from error
+
+    def _advice(self) -> str:
+        return (
+            f"; entries from before {self._class} had that field lack it: give the field a default, "
+            f'or, if it was only renamed, its old name on the wire: msgspec.field(name="...")'
+        )
 
     def _decode(self, body: bytes) -> Event[Any]:
         try:

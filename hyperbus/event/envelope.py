@@ -162,7 +162,7 @@ def complete(
     if not isinstance(what, Event):
         event = _blank()
         event.id = new_id()
-        event.type = type_of(what)
+        event.type = getattr(what, "event_type", None) or type_of(what)
         event.timestamp = datetime.now(UTC)
         event.data = what
         event.workflow_id = workflow_id

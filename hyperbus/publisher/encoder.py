@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from hyperbus.errors import EventTooLargeError, HyperbusError
+from hyperbus.event.checking import EventChecker
 from hyperbus.event.codec import Codec
 from hyperbus.event.data import check_type
 from hyperbus.event.envelope import Event
@@ -25,21 +26,23 @@ class Encoder:
         codec: how events are written.
         prefix: in the names of streams.
         max_bytes: a written event that is larger is refused.
+        check: whether what consumers could not read is refused.
     """
 
-    def __init__(self, codec: Codec, *, prefix: str, max_bytes: int) -> None:
+    def __init__(self, codec: Codec, *, prefix: str, max_bytes: int, check: bool = True) -> None:
         self._encode = codec.encode
         self._encode_many = codec.encode_many
         self._field = codec.field
         self._prefix = prefix
         self._max_bytes = max_bytes
+        self._checker = EventChecker(codec) if check else None
         self._routes: dict[str, str] = {}
 
     def encode(self, event: Event[Any]) -> NewEntry:
         """Return the entry that an event becomes.
 
         Raises:
-            EncodeError: its type or data cannot be written.
+            EncodeError: its type or data cannot be written, or not read again.
             EventTooLargeError: it is over the limit.
         """
         body = self._encode(event)
@@ -48,7 +51,14 @@ class Encoder:
                 f"{event.type} {event.id} is {len(body)} bytes, over the limit of {self._max_bytes}; "
                 f"store large data elsewhere and publish where it is, or raise max_event_bytes"
             )
-        return _new_entry((self._routes.get(event.type) or self._route(event.type), self._field, body))
+        stream = self._routes.get(event.type) or self._route(event.type)
+        checker = self._checker
+        if checker is not None:
+            # The quick half of `check`: a call would be felt in every publish.
+            data, reader = event.data, checker.readers.get(event.type)
+            if reader is None or reader[0] is not type(data) or not reader[1](event, data):
+                checker.check(event, body)
+        return _new_entry((stream, self._field, body))
 
     def encode_many(
         self, events: Sequence[Event[Any]], types: Sequence[str]
@@ -63,6 +73,8 @@ class Encoder:
             bodies = self._encode_many(events)
             if max(map(len, bodies), default=0) <= self._max_bytes:
                 streams = self._streams_of_each(types)
+                if self._checker is not None:
+                    self._checker.check_many(events, types, bodies)
                 return list(map(_new_entry, zip(streams, repeat(self._field), bodies, strict=False))), []
         except HyperbusError:
             pass

@@ -20,6 +20,7 @@ class PublishLimits:
         buffer_bytes: bytes that may wait.
         once_window: for how long a repeat of an event that is published once adds nothing.
         durability_timeout: how long replicas or a disk are waited for, at most.
+        check_events: whether events that consumers could not read are refused.
     """
 
     max_event_bytes: int
@@ -28,6 +29,7 @@ class PublishLimits:
     buffer_bytes: int
     once_window: Seconds
     durability_timeout: Seconds
+    check_events: bool
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -39,4 +41,5 @@ class PublishLimits:
             buffer_bytes=settings.publish_buffer_bytes,
             once_window=settings.once_window,
             durability_timeout=settings.durability_timeout,
+            check_events=settings.check_events,
         )

@@ -54,45 +54,55 @@ class NotAwaited:
 
 
 class Publication(msgspec.Struct, Generic[T], eq=False, gc=False):
-    """A coroutine that has not begun. A struct, since a plain class would cost twice as much.
+    """A coroutine that begins when it is awaited, or when a task begins with it.
+
+    A struct, since a plain class would cost twice as much. What it does is a subclass's.
 
     Attributes:
-        coroutine: does the work.
-        unless_begun: hears of it, if this is thrown away before it begins.
+        unless_begun: hears of it, if this is thrown away before it begins; None once it has begun.
+        what: what is published.
+        iterator: what a task that has begun with it goes on with.
     """
 
-    coroutine: Coroutine[Any, Any, T]
     unless_begun: NotAwaited | None
+    what: Any
+    iterator: Any = None
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Begin."""
-        self.unless_begun = None
-        return self.coroutine.__await__()
+        raise NotImplementedError
 
     def send(self, value: Any) -> Any:
         """Begin or go on, as a task does it."""
-        self.unless_begun = None
-        return self.coroutine.send(value)
+        if self.iterator is None:
+            self.iterator = self.__await__()
+        return self.iterator.send(value)
 
-    def throw(self, *error: Any) -> Any:
+    def throw(self, error: Any, *more: Any) -> Any:
         """Raise an error where it stands."""
         self.unless_begun = None
-        return self.coroutine.throw(*error)
+        if self.iterator is None:
+            raise more[0] if more and more[0] is not None else error
+        return self.iterator.throw(error, *more)
 
     def close(self) -> None:
         """End it."""
         self.unless_begun = None
-        self.coroutine.close()
+        if self.iterator is not None:
+            self.iterator.close()
 
     def __del__(self) -> None:
         """Tell, if it never began."""
         if self.unless_begun is not None and not sys.is_finalizing():
-            frame = getattr(self.coroutine, "cr_frame", None)  # there the arguments wait
-            what = None if frame is None else frame.f_locals.get("what")
-            self.unless_begun.tell(what, sys._getframe(1))  # noqa: SLF001 - who threw it away
+            self.unless_begun.tell(self.what, sys._getframe(1))  # noqa: SLF001 - who threw it away
 
 
 Coroutine.register(Publication)
+
+
+def awaited_twice() -> RuntimeError:
+    """Return what is raised when somebody awaits what has begun, as coroutines do."""
+    return RuntimeError("what publish returns can be awaited only once")
 
 
 def _current_task() -> asyncio.Task[Any] | None:

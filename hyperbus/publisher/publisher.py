@@ -50,7 +50,7 @@ class Publisher:
         limits: PublishLimits,
     ) -> None:
         self._clock = clock
-        self._encoder = Encoder(codec, prefix=prefix, max_bytes=limits.max_event_bytes)
+        self._encoder = Encoder(codec, prefix=prefix, max_bytes=limits.max_event_bytes, check=limits.check_events)
         self._timeout = limits.timeout
         self._durability_timeout = limits.durability_timeout
         self._appender = Appender(transport, announcer, clock, prefix=prefix, once_window=limits.once_window)
@@ -65,7 +65,7 @@ class Publisher:
     async def stop(self) -> None:
         """Send what has gathered (until its deadlines), then stop."""
         self._plain = None
-        await self._limit.close()
+        self._limit.close()
         ends = []
         for queue, task in self._queues.values():
             queue.close()

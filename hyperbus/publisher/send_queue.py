@@ -121,7 +121,7 @@ class SendQueue:
             except BaseException as error:
                 _fail(batch, PublishUncertain(f"publishing was broken off: {error!r}"))
                 if isinstance(error, Exception):  # the queue goes on, with the places of these
-                    await self._limit.release(len(batch), sum([waiting.size for waiting in batch]))
+                    self._limit.release(len(batch), sum([waiting.size for waiting in batch]))
                 raise
             finally:
                 self._in_flight = []
@@ -129,7 +129,7 @@ class SendQueue:
         left = self._settle(sending, results, started)
         self._buffer.extendleft(reversed(left))
         size = sum([waiting.size for waiting in batch]) - sum([waiting.size for waiting in left])
-        await self._limit.release(len(batch) - len(left), size)
+        self._limit.release(len(batch) - len(left), size)
         return len(left), len(sending)
 
     async def _send(self, sending: Sequence[_Waiting], refusal: HyperbusError | None) -> list[AppendResult]:

@@ -77,5 +77,46 @@ async def test_closing_tells_all_who_wait_for_room() -> None:
     assert limit.try_acquire(10)
     waiting = [asyncio.create_task(limit.acquire(10, SystemClock().monotonic() + 600)) for _ in range(3)]
     await asyncio.sleep(0)
-    await limit.close()
+    limit.close()
     assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [False, False, False]
+
+
+async def acquired(limit: BufferLimit, *sizes: int) -> list[asyncio.Task[bool]]:
+    """Let somebody wait for each of these places, in this order."""
+    waiting = [asyncio.create_task(limit.acquire(size, SystemClock().monotonic() + 30)) for size in sizes]
+    await asyncio.sleep(0)
+    return waiting
+
+
+async def test_a_place_whose_taker_gave_up_at_that_moment_is_the_next_ones() -> None:
+    """It was given, and never taken."""
+    limit = BufferLimit(SystemClock(), 1, 1_000)
+    assert limit.try_acquire(1)
+    first, second = await acquired(limit, 1, 1)
+    limit.release(1, 1)
+    first.cancel()
+    assert await asyncio.wait_for(second, 10)
+    assert first.cancelled()
+
+
+async def test_who_waited_behind_one_that_gave_up_need_not_wait_for_a_place() -> None:
+    """The others fitted all the time."""
+    limit = BufferLimit(SystemClock(), 10, 1_000)
+    assert limit.try_acquire(900)
+    large, small = await acquired(limit, 500, 50)
+    assert not limit.try_acquire(50), "nobody overtakes"
+    large.cancel()
+    assert await asyncio.wait_for(small, 10)
+    assert limit.try_acquire(50)
+
+
+async def test_as_many_as_fit_are_woken_and_no_more() -> None:
+    """A large place that is free is room for several small ones."""
+    limit = BufferLimit(SystemClock(), 10, 1_000)
+    assert limit.try_acquire(1_000)
+    waiting = await acquired(limit, 400, 400, 400, 100)
+    limit.release(1, 1_000)
+    assert [await waiting[0], await waiting[1]] == [True, True]
+    assert [each.done() for each in waiting[2:]] == [False, False]
+    limit.close()
+    assert [await waiting[2], await waiting[3]] == [False, False]
