@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from hyperbus.clock import Seconds
+from hyperbus.transport import Read
 
 #: As many streams are named in every read. Naming one costs the server 2 microseconds, whether it has anything or not,
 #: and a read that waits for them is woken by each.
 MANY = 1_000
 #: Of more than that, this many lively ones are named in one read; of the others twice as many.
 PAGE = 500
+#: As many of them are named even where fewer entries are wanted.
+LEAST = 25
 #: A stream that had something this lately is lively: it is named in every read that waits.
 LIVELY: Seconds = 60.0
 #: How long such a read waits, and how far apart pages of the others are asked at least.
@@ -19,10 +23,14 @@ WAIT: Seconds = 0.1
 
 
 class Turn(NamedTuple):
-    """The streams of a read, and how long it may wait; None: as long as it likes."""
+    """The streams of a read, and how long it may wait; None: as long as it likes.
+
+    `expected`: they were to be asked soon; who cannot ask them all now expects the others again.
+    """
 
     names: tuple[str, ...]
     wait: Seconds | None
+    expected: bool = False
 
 
 class StreamTurns:
@@ -45,28 +53,35 @@ class StreamTurns:
         """Ask these streams soon."""
         self._expected.update(dict.fromkeys(names))
 
-    def next(self, names: Sequence[str], now: float) -> Turn:
-        """Return the next turn at a monotonic time; `names` are all streams, at least one."""
+    def next(self, names: Sequence[str], now: float, *, room: int = PAGE) -> Turn:
+        """Return the next turn at a monotonic time; `names` are all streams, at least one.
+
+        `room`: entries that are wanted; of streams that are expected to have one, not many more are named.
+        """
         if len(names) <= MANY:
             self._expected.clear()
             return Turn(tuple(names), None)
         self._know(names)
         if self._expected:
-            page = list(self._expected)[:PAGE]
+            page = list(islice(self._expected, min(PAGE, max(LEAST, room))))
             for name in page:
                 del self._expected[name]
                 self._note(name, now)
-            return Turn(tuple(page), 0.0)
+            return Turn(tuple(page), 0.0, expected=True)
         if now - self._page_at >= WAIT or not self._lively:
             idle = not self._lively
             self._page_at = now
             return Turn(self._page(names), WAIT if idle else 0.0)
         return Turn(tuple(self._lively), WAIT)
 
-    def answered(self, names: Iterable[str], now: float) -> None:
-        """Take note of the streams that had something."""
-        for name in names:
+    def answered(self, turn: Turn, asked: Iterable[str], each: int, read: Read, now: float) -> None:
+        """Take note of what came: those that had as many entries as were asked for may have more."""
+        for name, page in read:
             self._note(name, now)
+            if len(page) >= each:
+                self._expected[name] = None
+        if turn.expected:
+            self.expect(set(turn.names).difference(asked))
 
     def share(self, names: Sequence[str], now: float) -> tuple[str, ...]:
         """Return all of them, or the lively ones and the next page of very many: for what is looked at now and then."""

@@ -103,7 +103,7 @@ class Cursor:
             await self._look_again()
         names = self._stream_set.readable()
         turns, time = self._stream_set.turns, self._clock.monotonic
-        turn = turns.next(names, time()) if names else Turn((), None)
+        turn = turns.next(names, time(), room=count * MANY) if names else Turn((), None)
         positions = {name: self._positions[name] for name in turn.names if name in self._positions}
         block = min(BLOCK if turn.wait is None else turn.wait, LOOK_AGAIN if self._stream_set.has_refused else BLOCK)
         if not positions:
@@ -130,7 +130,7 @@ class Cursor:
             self._rounds.answered(any_came=bool(read))
             self._weigh(read)
             if turn.wait is not None:
-                turns.answered([stream for stream, _ in read], time())
+                turns.answered(turn, positions, count, read, time())
             return read
         await self._wait(self._pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)

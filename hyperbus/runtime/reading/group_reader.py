@@ -137,21 +137,20 @@ class GroupReader:
             await self._look_again()
         member, turns = self._member, self._stream_set.turns
         await self._recovery.losses.before_read(waited=waited)
-        turn = turns.next(names, member.clock.monotonic())
+        turn = turns.next(names, member.clock.monotonic(), room=room)
+        if turn.wait is not None:
+            self._planner.forget()  # there are very many, and turns take the place of its plans
         ask = self._planner.next(turn.names, room, most=self._inbox.sizes.most, fits=self._inbox.fits)
-        if turn.wait is not None:  # there are very many
-            block = min(block, turn.wait)
-            turns.expect(set(turn.names).difference(ask.names))
         if self._doubt.era.is_over:
             return False
-        read = await self._ask(ask, block)
+        read = await self._ask(ask, block if turn.wait is None else min(block, turn.wait))
         now = member.clock.now()
         for stream, page in read:
             self._take_in(stream, page, now)
         self._inbox.sizes.passed(sum(len(page) for _, page in read))
         if turn.wait is not None:
-            turns.answered([stream for stream, _ in read], member.clock.monotonic())
-        if len(names) > 1:
+            turns.answered(turn, ask.names, ask.each, read, member.clock.monotonic())
+        elif len(names) > 1:
             self._planner.answered(ask, {stream: len(page) for stream, page in read})
         return True
 
