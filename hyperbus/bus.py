@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from hyperbus.clock import Clock, Seconds, SystemClock
-from hyperbus.declaration.consumer import check_declarations, declaration_of
+from hyperbus.declaration.consumer import check_declarations, declaration_of, distinct_consumers
 from hyperbus.error_text import describe, error_info
 from hyperbus.errors import AuthenticationError, BusUnavailable, HyperbusError, InvalidSettingError
 from hyperbus.event.codec import codecs
@@ -40,7 +40,7 @@ class Bus:
     Args:
         url: where the events are kept: `redis://`, `rediss://`, `unix://`, `embedded://DIR` or `memory://`. By default
             `$HYPERBUS_URL`, else an embedded server in the folder `.hyperbus`.
-        source_agent: the `source_agent` of events that do not have one.
+        source_agent: the `source_agent` of events that do not have one; by default the setting.
         prefix: the part of every stream key before the first colon.
         transport: a transport of your own, instead of a URL.
         fallback: "memory" carries on in memory, loudly, when the server cannot be reached at the start. A server that
@@ -70,7 +70,7 @@ class Bus:
         self._signal_log = SignalLog()  # whoever runs consumers hears of their failures, wherever that is
         self._announcer = Announcer([*listeners, self._signal_log])
         self._clock: Clock = SystemClock()
-        self._calls = PublishCalls(self._announcer, source_agent)
+        self._calls = PublishCalls(self._announcer, source_agent or self._settings.source_agent or None)
         self._home: Home | None = None
         self._stack = AsyncExitStack()
         self._workers: list[Worker] = []
@@ -220,9 +220,10 @@ class Bus:
             DeclarationError: they cannot run beside each other.
             HyperbusError: one could not start, or failed.
         """
-        check_declarations([declaration_of(consumer) for consumer in consumers])
+        distinct = distinct_consumers(consumers)
+        check_declarations([declaration_of(consumer) for consumer in distinct])
         services = await self._open_services()
-        workers = [Worker(consumer, services) for consumer in consumers]
+        workers = [Worker(consumer, services) for consumer in distinct]
         self._workers += workers
         left_by: BaseException | None = None
         try:

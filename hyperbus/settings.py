@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         url: where the bus is; None means `DEFAULT_URL`, with a warning that names the folder.
         prefix: the part of every stream key before the first colon.
+        source_agent: the `source_agent` of events that have none; under `hyperbus run` the package of its first module.
         codec: how events are written: "json" or "msgpack".
         max_event_bytes: larger encoded events are refused.
         check_events: an event that its consumers could not read is refused; false saves reading it back.
@@ -71,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     url: str | None = None
     prefix: str = "events"
+    source_agent: str | None = None
     codec: str = "json"
     max_event_bytes: int = 1024 * 1024
     check_events: bool = True

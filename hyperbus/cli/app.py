@@ -102,6 +102,9 @@ def run_consumers(
     max_handler_seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Kill a process in which a handler runs for longer.")
     ] = None,
+    source_agent: Annotated[
+        str | None, typer.Option(help="Who publishes what handlers publish. [default: the first module's package]")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[
         str | None, typer.Option(help="pretty, json or logfmt. [default: pretty on a terminal, else json]")
@@ -122,6 +125,7 @@ def run_consumers(
             "max_rss": max_rss,
             "max_deliveries": max_deliveries,
             "max_handler_seconds": max_handler_seconds,
+            "source_agent": source_agent,
             "log_level": log_level,
             "log_format": log_format,
         }
@@ -136,7 +140,9 @@ def publish(
     url: Url = None,
     prefix: Prefix = None,
     workflow_id: Annotated[str | None, typer.Option(help="The workflow that the event belongs to.")] = None,
-    source_agent: Annotated[str | None, typer.Option(help="Who publishes it.")] = "cli",
+    source_agent: Annotated[
+        str | None, typer.Option(help="Who publishes it. [default: $HYPERBUS_SOURCE_AGENT, else cli]")
+    ] = None,
     module: Annotated[str | None, typer.Option(help="A module that declares the type: the data is checked.")] = None,
     event_id: Annotated[str | None, typer.Option("--id", help="The event's id. [default: a new one]")] = None,
     once: Annotated[
@@ -158,7 +164,7 @@ def publish(
             data,
             settings,
             workflow_id=workflow_id,
-            source_agent=source_agent,
+            source_agent=source_agent or settings.source_agent or "cli",
             module=module,
             event_id=event_id,
             once=once,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from hyperbus.background import keep_running
 from hyperbus.errors import MissingExtraError
 from hyperbus.logger import get_logger
@@ -25,6 +27,8 @@ async def supervise(modules: Sequence[str], settings: Settings, *, processes: in
     """
     if reload:
         _check_reload()
+    if not settings.source_agent:
+        settings = msgspec.structs.replace(settings, source_agent=modules[0].partition(".")[0])
     configure_logs(settings.log_level, settings.log_format)
     guard_standard_streams()
     folder = Path.cwd()

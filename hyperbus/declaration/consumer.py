@@ -18,6 +18,7 @@ from hyperbus.declaration.target import keep, target_of
 from hyperbus.errors import DeclarationError, InvalidSettingError
 from hyperbus.event.data import EventData, type_of
 from hyperbus.event.routing import TypeFilter, check_name
+from hyperbus.event.source import Source, source_of
 
 #: Where a declaration is kept on the function or class it belongs to.
 ATTRIBUTE = "__hyperbus_declaration__"
@@ -183,6 +184,32 @@ def declaration_of(declared: object) -> Declaration:
     if isinstance(found, Declaration):
         return found
     raise DeclarationError(f"{declared!r} is not a consumer: decorate it with @consumer(...)")
+
+
+def distinct_consumers(consumers: Iterable[object]) -> list[object]:
+    """Return consumers without those that came a second time, as the same name in a file that is loaded as two modules.
+
+    Raises:
+        DeclarationError: one was not decorated.
+    """
+    found: list[object] = []
+    for declared in consumers:
+        declaration = declaration_of(declared)
+        if not any(_are_one(declaration, declaration_of(other)) for other in found):
+            found.append(declared)
+    return found
+
+
+def _are_one(first: Declaration, second: Declaration) -> bool:
+    """Tell whether two declarations are one, in a file that was loaded as two modules."""
+    if first.module == second.module or (first.group, first.types.patterns) != (second.group, second.types.patterns):
+        return False
+    source = _source(first)
+    return source is not None and source == _source(second)
+
+
+def _source(declaration: Declaration) -> Source | None:
+    return source_of(declaration.module, declaration.place.removeprefix(f"{declaration.module}."))
 
 
 def check_declarations(declarations: Sequence[Declaration]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from hyperbus.errors import DeclarationError, DuplicateTypeError
 from hyperbus.event.retention import Declared, Keep, check_keep
+from hyperbus.event.source import source_of
 
 #: What an event type looks like: lower-case words joined by dots.
 TYPE_PATTERN = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
@@ -112,7 +113,8 @@ def declared_retention(types: Mapping[str, type[EventData]]) -> dict[str, Declar
 def event_types() -> dict[str, type[EventData]]:
     """Return every event type that is defined in this process, by name.
 
-    The same module and class name defined again replaces the older class, as a reload does.
+    The same module and class name defined again replaces the older class, as a reload does. So does the same name in
+    the same file: a program that is started as `python -m app` and imported as `app` is loaded twice.
 
     Raises:
         DuplicateTypeError: two different classes claim one type.
@@ -131,10 +133,10 @@ def _collect() -> dict[str, type[EventData]]:
         if cls.event_type is None:
             continue
         other = found.get(cls.event_type)
-        if other is not None and _place(other) != _place(cls):
+        if other is not None and not _is_same(other, cls):
             raise DuplicateTypeError(
                 f"two classes have the event type {cls.event_type!r}: {_place(other)} and {_place(cls)}; "
-                f"give one of them another type="
+                f"give one of them another type=, or import the one where the other is"
             )
         found[cls.event_type] = cls
     return found
@@ -144,6 +146,14 @@ def _subclasses(cls: type[EventData]) -> Iterator[type[EventData]]:
     for subclass in cls.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
+
+
+def _is_same(first: type, second: type) -> bool:
+    """Tell whether two classes are one: defined again, or in a file that was loaded as two modules."""
+    if _place(first) == _place(second):
+        return True
+    source = source_of(first.__module__, first.__qualname__)
+    return source is not None and source == source_of(second.__module__, second.__qualname__)
 
 
 def _place(cls: type) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from hyperbus.declaration.consumer import ATTRIBUTE, Declaration, check_declarations, declaration_of
+from hyperbus.declaration.consumer import ATTRIBUTE, Declaration, check_declarations, declaration_of, distinct_consumers
 from hyperbus.error_text import describe, place_of
 from hyperbus.errors import ConsumersNotFoundError, HyperbusError
 
@@ -36,6 +36,7 @@ def load_consumers(modules: Sequence[str], *, folder: Path | None = None) -> lis
         raise ConsumersNotFoundError(
             f"{', '.join(modules) or 'nothing'} declares no consumer; decorate a function or class with @consumer(...)"
         )
+    found = distinct_consumers(found)
     check_declarations([declaration_of(consumer) for consumer in found])
     return found
 
