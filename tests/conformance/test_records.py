@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -94,6 +95,34 @@ async def test_renew_can_shorten_a_life(harness: Harness) -> None:
 
     await eventually(gone)
     assert await harness.records.renew(["a"], ttl=60) == [False]
+
+
+async def test_lifetimes_are_told_by_the_servers_clock(harness: Harness) -> None:
+    """Each renewal changes when a record ends; without one it stays as it is."""
+    await harness.records.put("short", b"1", ttl=10)
+    await harness.records.put("endless", b"1")
+    now, (end, none, endless) = await harness.records.lifetimes(["short", "gone", "endless"])
+    assert now == pytest.approx(await harness.records.server_time(), abs=DEADLINE)
+    assert end is not None
+    assert 0 < end - now <= 10.01
+    assert (none, endless) == (None, math.inf)
+    await asyncio.sleep(0.02)
+    later, [same] = await harness.records.lifetimes(["short"])
+    assert same == pytest.approx(end, abs=0.002)
+    assert later > now
+    await harness.records.renew(["short"], ttl=60)
+    _, [renewed] = await harness.records.lifetimes(["short"])
+    assert renewed is not None
+    assert renewed > end + 40
+    assert (await harness.records.lifetimes([]))[1] == []
+
+
+async def test_a_record_may_be_named_for_a_consumer_of_any_name(harness: Harness) -> None:
+    """Whether it lives is asked by its name, which need be no text."""
+    name = "worker:" + b"\xff\xfe".decode(errors="surrogateescape")
+    assert (await harness.records.lifetimes([name]))[1] == [None]
+    await harness.records.put(name, b"1")
+    assert await harness.records.get([name, "worker:\\xff\\xfe"]) == [b"1", None]
 
 
 async def test_delete_counts_what_was_there(harness: Harness) -> None:
