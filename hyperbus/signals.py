@@ -176,6 +176,16 @@ class StreamsFound(msgspec.Struct, frozen=True):
     streams: tuple[str, ...]
 
 
+class StreamsAwaited(msgspec.Struct, frozen=True):
+    """A group reads these streams, which its consumer names, and nobody has ever published into them. Told at the start.
+
+    Perhaps a name is misspelt.
+    """
+
+    group: str
+    streams: tuple[str, ...]
+
+
 class GroupRebuilt(msgspec.Struct, frozen=True):
     """A group that the server had lost was created again, after `entry_id`.
 
@@ -298,6 +308,7 @@ Signal = (
     | Disowned
     | SuspectRuns
     | StreamsFound
+    | StreamsAwaited
     | GroupRebuilt
     | ConnectionChanged
     | BackgroundChanged

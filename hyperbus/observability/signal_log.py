@@ -29,6 +29,7 @@ from hyperbus.signals import (
     Recovered,
     RefusalChanged,
     Signal,
+    StreamsAwaited,
     StreamsFound,
     WorkerChanged,
 )
@@ -40,6 +41,7 @@ _LINES: dict[type, tuple[str, str]] = {
     Recovered: ("warning", "entries delivered unnoticed were found again"),
     Disowned: ("warning", "the server lost its latest entries: what it had given this worker of them is not acked"),
     StreamsFound: ("info", "streams found"),
+    StreamsAwaited: ("info", "nothing was ever published into these streams: they are waited for"),
     GroupRebuilt: ("warning", "lost group rebuilt"),
     BoundReached: ("warning", "a bound was reached: what is beyond it is left out, or done less well"),
     CutUnread: ("error", "entries cut that a group had not read"),
@@ -131,7 +133,7 @@ def _values(signal: Signal) -> dict[str, Any]:
     values = asdict(signal)
     if isinstance(signal, Claimed):
         values["from_worker"] = values.pop("owner")
-    if isinstance(signal, StreamsFound):
+    if isinstance(signal, StreamsFound | StreamsAwaited):
         values["streams"] = list(signal.streams[:_MAX_STREAMS])
         values["count"] = len(signal.streams)
     if isinstance(signal, ConnectionChanged):

@@ -20,8 +20,7 @@ from hyperbus.runtime.parts import Parts
 from hyperbus.runtime.poison.quarantine import Quarantine
 from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.runtime.reading.cursor_reader import Cursor, CursorReader
-from hyperbus.runtime.services import Services
-from hyperbus.signals import StreamsFound
+from hyperbus.runtime.services import Services, tell_of_streams
 from hyperbus.transport import FIRST_ID, Reader, record_names
 
 
@@ -75,7 +74,7 @@ class CursorWorker:
         if new:
             self._stream_set.add(new)
             await self._cursor.add_streams(positions)
-            self._services.announcer.announce(StreamsFound(self._declaration.group, tuple(new)))
+            await tell_of_streams(self._services, self._declaration.group, self._declaration.types, new)
 
     async def hand_over(self) -> None:
         """Hand out nothing more. There is nobody to give it to: every process has it."""

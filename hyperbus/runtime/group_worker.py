@@ -41,8 +41,7 @@ from hyperbus.runtime.recovery.handover import HANDED_OVER, Handover
 from hyperbus.runtime.recovery.liveness import Liveness
 from hyperbus.runtime.recovery.reclaimer import Reclaimer
 from hyperbus.runtime.recovery.sharing import Sharing
-from hyperbus.runtime.services import Services
-from hyperbus.signals import StreamsFound
+from hyperbus.runtime.services import Services, tell_of_streams
 from hyperbus.transport import Reader, record_names
 from hyperbus.transport.births import read_births
 
@@ -154,7 +153,7 @@ class GroupWorker:
         if new:
             await self._creator.create(tuple(new))
             await self._reader.add_streams(new)
-            self._services.announcer.announce(StreamsFound(self._member.group, tuple(new)))
+            await tell_of_streams(self._services, self._member.group, self._declaration.types, new)
 
     def _let_go(self, notice: bytes) -> None:
         """Read streams no more that have come to an end; those that are born again are found again."""

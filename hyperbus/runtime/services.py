@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Protocol
 
 from hyperbus.background import BackgroundTasks
 from hyperbus.clock import Clock, Seconds
 from hyperbus.declaration.delivery import PublishEvent
+from hyperbus.errors import HyperbusError
 from hyperbus.event.codec import Codec, codecs
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.routing import TypeFilter, stream_key
@@ -22,8 +23,8 @@ from hyperbus.runtime.poison.isolation import Isolation
 from hyperbus.runtime.reading.cursor_reader import Cursor
 from hyperbus.runtime.retention.retention_loop import RetentionLoop
 from hyperbus.settings import Settings
-from hyperbus.signals import Announcer
-from hyperbus.transport import Transport, record_names
+from hyperbus.signals import Announcer, StreamsAwaited, StreamsFound
+from hyperbus.transport import FIRST_ID, Transport, record_names
 
 
 class Stoppable(Protocol):
@@ -104,6 +105,22 @@ async def open_services(
     stack.push_async_callback(_end_loops, services.loops)
     stack.push_async_callback(_end_reads, services.cursors)
     return services
+
+
+async def tell_of_streams(services: Services, group: str, types: TypeFilter, streams: Mapping[str, str]) -> None:
+    """Tell which streams (key and type) a worker reads from now on: those that are there, and those that it waits for.
+
+    A glob finds only what is there, or is just being born; what is named may have no stream yet, or never get one.
+    """
+    named = [name for name, event_type in streams.items() if event_type in types.names]
+    with suppress(HyperbusError):  # a key that is no stream, or a server that is away: the first read deals with it
+        last_ids = await services.transport.streams.last_ids(named)
+        named = [name for name, last in zip(named, last_ids, strict=True) if last == FIRST_ID]
+        found = tuple(name for name in streams if name not in named)
+        if found:
+            services.announcer.announce(StreamsFound(group, found))
+        if named:
+            services.announcer.announce(StreamsAwaited(group, tuple(named)))
 
 
 async def _warn_of_eviction(transport: Transport) -> None:

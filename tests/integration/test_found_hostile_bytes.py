@@ -59,7 +59,11 @@ async def reading(server: Server, **settings: Any) -> AsyncGenerator[Place]:
         assert {name for name in before - after if name.startswith("hyperbus")} == set()
 
 
-@pytest.mark.parametrize("member", [b"%s:\xff", b"\xff", b"%s:\xed\xa0\x80", b"\x80" * 100_000])
+@pytest.mark.parametrize(
+    "member",
+    [b"%s:\xff", b"\xff", b"%s:\xed\xa0\x80", b"\x80" * 100_000],
+    ids=["of the prefix", "bare", "surrogate", "long"],
+)
 async def test_a_directory_member_that_is_no_text_hides_no_stream(server: Server, member: bytes) -> None:
     """Streams that are born afterwards are read, in a process that runs and in one that starts."""
     async with reading(server) as place:
@@ -87,7 +91,11 @@ async def test_a_directory_member_of_no_time_hides_no_stream(server: Server, sco
 
 
 @pytest.mark.parametrize("kind", ["handed over", "stream"])
-@pytest.mark.parametrize("notice", [b'{"to":"\xff"}', b"\xff", b'{"to":' + b"[" * 5_000, b'{"to":1e999,"streams":[]}'])
+@pytest.mark.parametrize(
+    "notice",
+    [b'{"to":"\xff"}', b"\xff", b'{"to":' + b"[" * 5_000, b'{"to":1e999,"streams":[]}'],
+    ids=["no text in it", "no text", "deep", "no name"],
+)
 async def test_a_notice_that_is_no_text_silences_no_other(server: Server, kind: str, notice: bytes) -> None:
     """A stream that is born afterwards is announced at once: the scan would take a minute."""
     async with reading(server, scan_interval=60.0) as place:
@@ -96,7 +104,11 @@ async def test_a_notice_that_is_no_text_silences_no_other(server: Server, kind: 
         await place.born_and_handled()
 
 
-@pytest.mark.parametrize("policy", [b"\xff", b'{"keep":{"age":1e999},"place":"x"}', b"[" * 5_000])
+@pytest.mark.parametrize(
+    "policy",
+    [b"\xff", b'{"keep":{"age":1e999},"place":"x"}', b"[" * 5_000],
+    ids=["no text", "for ever", "deep"],
+)
 async def test_a_retention_record_that_is_none_stops_no_cutting(server: Server, policy: bytes) -> None:
     """Other types are kept down as before; this one as if nothing had been declared."""
     async with reading(server, retain_age=0.2) as place:

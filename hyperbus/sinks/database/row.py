@@ -24,13 +24,13 @@ def row_of(event: Event[Any], delivery: Delivery) -> Row:
     """Return the row of an event. Its data are the entry's own bytes, unknown fields and all."""
     return Row(
         event_id=storable_key(event.id),
-        type=event.type,
+        type=_text(event.type),
         workflow_id=None if event.workflow_id is None else storable_key(event.workflow_id),
         timestamp=_utc(event.timestamp),
         source_agent=None if event.source_agent is None else _text(event.source_agent),
         data=_data(event, delivery.body),
         entry_id=delivery.entry_id,
-        stream=delivery.stream,
+        stream=_text(delivery.stream),
         written_at=datetime.now(UTC),
         group=storable_key(delivery.group),
     )
