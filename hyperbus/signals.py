@@ -177,7 +177,7 @@ class StreamsFound(msgspec.Struct, frozen=True):
 
 
 class StreamsAwaited(msgspec.Struct, frozen=True):
-    """A group reads these streams, which its consumer names, and nobody has ever published into them. Told at the start.
+    """A group reads these streams, which its consumer names, and nobody has ever published into them. Told at first.
 
     Perhaps a name is misspelt.
     """
