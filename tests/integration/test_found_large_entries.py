@@ -207,3 +207,17 @@ async def test_a_server_that_sends_little_at_a_time_is_asked_for_little(server: 
             await eventually(lambda: len(tries.seen) == 40, within=40)
             print(f"{time.monotonic() - started:.1f} s")
     assert {min(each) for each in tries.seen.values()} == {1}
+
+
+@pytest.mark.parametrize("settings", [{"prefetch": 10}, {"prefetch_bytes": 10 * 100 * KIB}], ids=["count", "bytes"])
+async def test_a_batch_that_cannot_fill_up_does_not_linger(server: Server, settings: dict[str, int]) -> None:
+    """All that a worker may hold is in it."""
+    kind, seen = unique(), list[int]()
+    append(server, kind, 30, 100 * KIB)
+
+    @consumer(group=unique(), types=[kind], batch=100, linger=30)
+    async def handler(events: list[Event]) -> None:
+        seen.append(len(events))
+
+    async with Bus(settings=Settings(url=server.url, drain_timeout=0.1, **settings)) as bus, bus.running(handler):
+        await eventually(lambda: sum(seen) >= 20, within=15)

@@ -26,7 +26,8 @@ class BatchCollector:
         inbox, most = self._inbox, self._most
         batch += inbox.take_more(most - 1)
         until = self._monotonic() + self._linger
-        while len(batch) < most and not inbox.waiting and not inbox.closed:
+        # without room nothing more can come
+        while len(batch) < most and not inbox.waiting and not inbox.closed and inbox.room():
             left = until - self._monotonic()
             if left <= 0:
                 break

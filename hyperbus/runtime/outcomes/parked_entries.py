@@ -25,6 +25,8 @@ from hyperbus.transport import DeadLetter, Parked, Records, Streams, Transport
 LEASE_TTLS = 1.5
 #: How long it may take until an entry that another worker has parked is known here; they wait much longer.
 LOOK: Seconds = 5.0
+#: How long what is due is left to workers that can begin it at once.
+_OTHERS_TAKE: Seconds = 0.5
 #: When to look again for what is due but was not taken, as for want of room.
 _LOOK_SOON: Seconds = 0.2
 #: Takings after which an entry is suspected: of those that came late, so that somebody may have died with it.
@@ -190,13 +192,20 @@ class ParkedEntries:
         now = await self._now()
         for name, moment in parked.items():
             if moment <= now:
-                room = self._inbox.room()
+                room = self._room(now - moment)
                 if not room:
                     return _LOOK_SOON
                 await self._take_from(name, room, now)
         # of what was due there may be more than was taken at once
         idle = min(moment - now if moment > now else _LOOK_SOON for moment in parked.values())
         return min(LOOK, idle) + random.uniform(0.0, 0.02)  # noqa: S311 - not every worker at once
+
+    def _room(self, late: Seconds) -> int:
+        """Return how many due entries to take: what begins soon; one of those that nobody else has taken either."""
+        wanted = self._inbox.wanted()
+        if not wanted and late > _OTHERS_TAKE and not self._inbox.waiting:
+            wanted = 1
+        return min(wanted, self._inbox.room())
 
     async def _take_from(self, stream: str, room: int, now: float) -> None:
         member = self._member

@@ -19,7 +19,7 @@ from hyperbus.transport import Parked
 from hyperbus.transports.memory.parking import MemoryParking
 from tests.faults import FaultyTransport
 from tests.recorder import eventually
-from tests.unit.runtime.running import Running, body, unique
+from tests.unit.runtime.running import Running, body, read_ahead, unique
 
 
 def acked(here: Running) -> int:
@@ -127,8 +127,9 @@ async def test_a_parked_entry_becomes_a_dead_letter_with_its_bytes() -> None:
     }
 
 
-async def test_no_more_is_taken_than_there_is_room_for() -> None:
+async def test_no_more_is_taken_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest stays where it is, for whoever has room."""
+    read_ahead(monkeypatch)
     kind, group, seen = unique(), unique(), []
     go_on = asyncio.Event()
 
@@ -372,8 +373,9 @@ async def test_a_parked_entry_that_is_given_back_is_looked_for_at_its_time() -> 
     assert 0.1 <= seen[1][1] - seen[0][1] < 5
 
 
-async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries() -> None:
+async def test_a_handler_that_blocks_the_event_loop_keeps_its_parked_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     """For ten times as long as its lease: nobody else can take it, nor another one that waits in its inbox."""
+    read_ahead(monkeypatch)
     kind, group, seen = unique(), unique(), []
     stolen: list[Any] = []
 
