@@ -88,7 +88,7 @@ class MissingExtraError(HyperbusError):
 
 
 class CrashLoopError(HyperbusError):
-    """Worker processes kept dying as fast as they were started."""
+    """Worker processes kept dying before they were ready."""
 
     exit_code = 21
 

@@ -8,8 +8,8 @@ from hyperbus.clock import Seconds
 
 #: A process that lived this long did its work; what came before is forgotten.
 HEALTHY: Seconds = 10.0
-#: Deaths in a row, each before it was healthy, that make a crash loop. An entry that kills its process is found out
-#: after about four, of which the last two are blameless: that is not one, however many such entries there are.
+#: Deaths in a row of processes that were never ready, each before it was healthy, that make a crash loop. Entries that
+#: kill their process are none, however many there are, one after another: each is found out after a few deaths.
 MOST_DEATHS = 10
 #: So many deaths in a row are followed by a pause of at most `short_pause`: the entries of a dead process wait.
 _PATIENCE = 5
@@ -38,7 +38,7 @@ class RestartState:
     def after_death(self, lived: Seconds, *, blameless: bool = False, server_at_fault: bool = False) -> RestartState:
         """Return the state after a death. A blameless one does not count for a crash loop.
 
-        That is one while a suspected entry ran alone, or with a server at fault. The latter does not lengthen the pause
+        That is one of a process that was ready, or one with a server at fault. The latter does not lengthen the pause
         either: the next process waits for the server, and is to be there when it serves again.
         """
         healthy = lived >= HEALTHY

@@ -142,7 +142,9 @@ class Slot:
             raise process.failed.as_error()
         by_server = process.failed is not None and process.failed.server_at_fault
         by_suspect = process.alive.alone  # which is found out and dead-lettered; what it left runs on
-        self._deaths = self._deaths.after_death(process.lived, blameless=by_suspect, server_at_fault=by_server)
+        # What kills one that was ready is an entry, as a rule, and entries that do are found out one by one.
+        blameless = process.ready.is_set() or by_suspect
+        self._deaths = self._deaths.after_death(process.lived, blameless=blameless, server_at_fault=by_server)
         if self._deaths.is_crash_loop:
             raise CrashLoopError(
                 f"a worker process died {self._deaths.deaths} times in a row (last exit code {process.ended.result()}"

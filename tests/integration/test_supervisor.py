@@ -188,7 +188,7 @@ class Dies(Consumer):
 
 
 async def test_poisons_are_no_crash_loop_however_many(project: Project, server: Server) -> None:
-    """Only the first two deaths are nobody's: of those that follow, each is the fault of the entry that ran alone."""
+    """A process that was ready has started well: what kills it is found out, entry by entry, by two deaths alone."""
     policy = RestartPolicy(most_deaths=3, short_pause=0.1, longest_pause=0.1)
     project.write("if event.data['n'] < 3: os._exit(9)")
     prefix = unique("p")
@@ -198,7 +198,7 @@ async def test_poisons_are_no_crash_loop_however_many(project: Project, server: 
         supervised = project.supervisor(url=server.url, prefix=prefix, restart_policy=policy)
         task = asyncio.create_task(supervised.run())
         with capture_logs() as logs:
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(100):
                 while not task.done() and len(project.seen("handled")) < 3:
                     await asyncio.sleep(0.05)
                 while not task.done() and len(await streams.dead_letters(stream, project.group)) < 3:
@@ -210,7 +210,7 @@ async def test_poisons_are_no_crash_loop_however_many(project: Project, server: 
     assert sorted({line.split()[1] for line in project.seen("handled")}) == ["3", "4", "5"]
     deaths = [line for line in logs if line["event"] == "worker process died"]
     assert len([line for line in deaths if "suspect" in line]) == 6
-    assert len(deaths) == 8
+    assert 8 <= len(deaths) <= 12
 
 
 async def test_a_mistake_is_told_once_with_its_exit_code(project: Project) -> None:
@@ -220,7 +220,7 @@ async def test_a_mistake_is_told_once_with_its_exit_code(project: Project) -> No
     assert caught.value.exit_code == ConsumersNotFoundError.exit_code
 
     project.write(text="1 / 0")
-    with pytest.raises(HyperbusError, match="exit code 1"):
+    with pytest.raises(HyperbusError, match="ZeroDivisionError"):
         await project.supervisor().run()
 
     project.write(
