@@ -66,7 +66,7 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
     """
     try:
         told = traceback.TracebackException(type(error), error, _trace_of(error))
-        _cut_all(told)
+        _cut_all(told, has_place=issubclass(type(error), SyntaxError))
         text = "".join(told.format())
     except BaseException:  # noqa: BLE001 - see above
         return describe(error, limit)
@@ -94,9 +94,25 @@ def error_info(error: BaseException) -> tuple[type[BaseException], BaseException
     """
     try:
         "".join(traceback.TracebackException(type(error), error, None, compact=True).format())
+        _look_at(error)
     except BaseException:  # noqa: BLE001 - see above
         return RuntimeError, RuntimeError(f"{describe(error)} (no more of it can be shown)"), users_traceback(error)
     return type(error), error, users_traceback(error)
+
+
+def _look_at(error: BaseException) -> None:
+    """Look at an exception, and at those that it names, as loggers do; it may raise anything."""
+    left, looked_at = [error], 0
+    while left and looked_at < _MOST_LINKED:
+        one = left.pop()
+        looked_at += 1
+        linked = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
+        looks = (hash(type(one)), one.__class__, one.__traceback__, list(getattr(one, "__notes__", ())))
+        if len(f"{one}{one!r}{looks[-1]}") > 2 * TRACEBACK_LIMIT:
+            raise ValueError("more than anybody wants to read, and loggers can bear")
+        left += [other for other in linked if isinstance(other, BaseException)]
+    if left:
+        raise ValueError("more of them than anybody wants to look at")
 
 
 def place_of(error: BaseException) -> str:
@@ -104,16 +120,21 @@ def place_of(error: BaseException) -> str:
 
     That is the innermost frame that is neither ours nor of an installed package; else the innermost that is not ours.
     """
+    found, is_own = None, False
     try:
-        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(users_traceback(error))]
-        foreign = [item for item in frames if not item[0].co_filename.startswith(_LEADING)]
-        own = [item for item in foreign if not _is_installed(item[0].co_filename)]
-        if not foreign:
-            return ""
-        code, line = (own or foreign)[-1]
+        trace = _trace_of(error)
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            if not code.co_filename.startswith(_LEADING):
+                is_users = not _is_installed(code.co_filename)
+                if is_users or not is_own:
+                    found, is_own = (code, trace.tb_lineno), is_users
+            trace = trace.tb_next
     except BaseException:  # noqa: BLE001 - see above
         return ""
-    return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+    if found is None:
+        return ""
+    return f"{found[0].co_filename.rpartition(os.sep)[2]}:{found[1]} in {found[0].co_name}"
 
 
 def _trace_of(error: BaseException) -> TracebackType | None:
@@ -131,22 +152,28 @@ def _is_installed(filename: str) -> bool:
     return filename.startswith((_PACKAGE, _LIBRARY, "<frozen")) or "-packages" in filename
 
 
-def _cut_all(told: traceback.TracebackException) -> None:
-    """Cut our frames off an exception, and off those that it names."""
-    left, looked_at = [told], 0
-    while left and looked_at < _MOST_LINKED:
+def _cut_all(told: traceback.TracebackException, *, has_place: bool) -> None:
+    """Cut our frames off an exception, and off those that it names.
+
+    Where no code of a user's is among them all is left as it is, unless the exception `has_place` of its own.
+    """
+    left: list[traceback.TracebackException] = [told]
+    linked: list[traceback.TracebackException] = []
+    while left and len(linked) < _MOST_LINKED:
         one = left.pop()
-        looked_at += 1
-        one.stack = _cut(one.stack, keep=not issubclass(one.exc_type or Exception, SyntaxError))
-        linked = (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
-        left += [link for link in linked if link is not None]
+        linked.append(one)
+        others = (one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ()))
+        left += [other for other in others if other is not None]
+    firsts = [_first_of_users(one.stack) for one in linked]
+    if all(first is None for first in firsts) and not has_place:
+        return
+    for one, first in zip(linked, firsts, strict=True):
+        kept = [] if first is None else one.stack[first:]
+        one.stack = traceback.StackSummary.from_list(
+            [frame for frame in kept if not frame.filename.startswith(_BETWEEN)]
+        )
 
 
-def _cut(stack: traceback.StackSummary, *, keep: bool) -> traceback.StackSummary:
-    """Return the frames from the user's first one on; if there is none, all of them, or none."""
-    first = next((at for at, frame in enumerate(stack) if not frame.filename.startswith(_LEADING)), None)
-    if first is None:
-        return stack if keep else traceback.StackSummary()
-    return traceback.StackSummary.from_list(
-        [frame for frame in stack[first:] if not frame.filename.startswith(_BETWEEN)]
-    )
+def _first_of_users(stack: traceback.StackSummary) -> int | None:
+    """Return where the first frame of the user's code is; None: nowhere."""
+    return next((at for at, frame in enumerate(stack) if not frame.filename.startswith(_LEADING)), None)

@@ -13,9 +13,12 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-from hyperbus.error_text import describe, repr_of
-from hyperbus.log_values import MOST_LOOKED_AT, as_words, bounded
+from hyperbus.error_text import describe, repr_of, traceback_of
+from hyperbus.interruption import is_from_signal
+from hyperbus.log_values import MAX_VALUE_LENGTH, MOST_LOOKED_AT, as_words, bounded
 
+#: How many calls above `_by_logging` somebody asked for a line.
+_CALLER: Final = 4
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -45,7 +48,10 @@ class Logger:
         try:
             if not self._by_structlog(level, event, values):
                 self._by_logging(level, event, values)
-        except Exception as error:  # noqa: BLE001 - the program's own log, whose fault must not end what is told of
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
+            # the program's own log, whose fault must not end what is told of
             with suppress(OSError, ValueError, AttributeError):
                 sys.stderr.write(f"hyperbus: the log failed ({describe(error)}) when it was told: {event}\n")
 
@@ -62,11 +68,19 @@ class Logger:
 
     def _by_logging(self, level: str, event: str, values: dict[str, Any]) -> None:
         logger, number = logging.getLogger(self._name), _LEVELS[level]
-        if logger.isEnabledFor(number):
-            exc_info = values.pop("exc_info", None)
-            told = {key: bounded(key, value, text_of(value)) for key, value in values.items()}
-            message = f"{event} ({as_words(told)})" if told else event
-            logger.log(number, "%s", message, exc_info=exc_info, extra={"values": told}, stacklevel=4)
+        if not logger.isEnabledFor(number):
+            return
+        exc_info = values.pop("exc_info", None)
+        told = {key: bounded(key, value, text_of(value)) for key, value in values.items()}
+        message = f"{event} ({as_words(told)})" if told else event
+        path, line, function, _ = logger.findCaller(stacklevel=_CALLER)
+        record = logger.makeRecord(
+            self._name, number, path, line, "%s", (message,), exc_info, function, {"values": told}
+        )  # fmt: skip
+        if exc_info is not None:
+            trace = traceback_of(exc_info[1], MAX_VALUE_LENGTH).rstrip("\n")
+            record.exc_text = str(bounded("exception", trace, trace))  # what handlers print: without our frames
+        logger.handle(record)
 
 
 def get_logger(name: str) -> Logger:
