@@ -46,7 +46,7 @@ class Recorder:
         return self.of(kind)[0]
 
 
-async def eventually(holds: Callable[[], object], *, within: float = 10.0) -> None:
+async def eventually(holds: Callable[[], object], *, within: float = 30.0) -> None:
     """Wait until `holds()` is true, for what announces no signal.
 
     Raises:
