@@ -32,6 +32,7 @@ from hyperbus.runtime.outcomes.guarantees import AtLeastOnce, AtMostOnce, Guaran
 from hyperbus.runtime.outcomes.parked_entries import LEASE_TTLS, ParkedEntries
 from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
 from hyperbus.runtime.parts import Parts
+from hyperbus.runtime.poison.deaths import Deaths
 from hyperbus.runtime.poison.quarantine import Quarantine
 from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.runtime.reading.group_reader import GroupReader
@@ -68,12 +69,12 @@ class GroupWorker:
         checkpoints = Checkpoints(transport.streams, member.group)
         self._creator = creator = GroupCreator(member, transport.records, checkpoints, declaration.start_from)
         # how deliveries end
-        acker = Acker(member, inbox, prefetch=self._prefetch)
+        acker, dead_letters = Acker(member, inbox, prefetch=self._prefetch), DeadLetterWriter(member, inbox)
         inbox.when_starving(acker.hurry)
-        dead_letters = DeadLetterWriter(member, inbox)
-        self._retries = retries = RetryScheduler(member, inbox, doubt, order, ServerClock(transport.records, clock))
-        parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=services.heartbeat_ttl * LEASE_TTLS)
-        self._parked = parked
+        times, deaths = ServerClock(transport.records, clock), Deaths(member, inbox, transport.records)
+        self._retries = retries = RetryScheduler(member, inbox, doubt, order, times, deaths)
+        lease = services.heartbeat_ttl * LEASE_TTLS
+        self._parked = parked = ParkedEntries(member, inbox, stream_set, transport.records, lease=lease)
         # how they come in
         losses = UnreadLosses(member, stream_set, transport.records)
         recovery = PendingRecovery(member, connection, stream_set, inbox, doubt, retries, losses, parked)
@@ -187,6 +188,7 @@ class GroupWorker:
         await self._parked.leave()
         with suppress(HyperbusError):  # failing leaves it to its time
             await self._ownership.release()
+        await self._retries.deaths.leave()
         await services.heartbeat.remove(member.consumer)
         with suppress(HyperbusError):  # failing leaves it to another worker's sweep
             await member.streams.remove_consumer(member.group, member.consumer, self._stream_set.names)

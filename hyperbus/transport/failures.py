@@ -72,3 +72,18 @@ class Failures(Protocol):
     async def suspicions(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
         """Return how often each entry was begun alone."""
         ...
+
+    async def count_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Count that each entry was claimed from a worker that had died; return how often it was, this time included.
+
+        Counts are kept for a week after the last one.
+        """
+        ...
+
+    async def deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Return how often each entry was claimed from a worker that had died."""
+        ...
+
+    async def forget_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
+        """Forget that entries were claimed from workers that had died; return how many were known."""
+        ...

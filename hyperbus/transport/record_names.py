@@ -34,6 +34,11 @@ def heartbeat(consumer: str) -> str:
     return f"worker:{consumer}"
 
 
+def left(consumer: str) -> str:
+    """Return the name of the record that says that a consumer's worker left in good order."""
+    return f"left:{consumer}"
+
+
 def group_start(group: str) -> str:
     """Return the name of the record that says when a group with `start_from="new"` was first declared."""
     return f"group:{group}"

@@ -28,6 +28,11 @@ def suspects_key(stream: str, group: str) -> str:
     return f"{{{stream}}}:suspects:{group}"
 
 
+def deaths_key(stream: str, group: str) -> str:
+    """Return the key of how often pending entries were claimed from workers that had died."""
+    return f"{{{stream}}}:deaths:{group}"
+
+
 def parked_key(stream: str, group: str) -> str:
     """Return the key of a group's parked entries, with their bytes."""
     return f"{{{stream}}}:parked:{group}"

@@ -28,7 +28,7 @@ class Deliveries:
             stream=received.stream,
             group=self._member.group,
             consumer=self._member.consumer,
-            tries=received.tries,
+            tries=received.handed,
             body=self._decoder.body_of(received),
             event=event,
             publish_event=self._publish,

@@ -27,7 +27,11 @@ class Received(msgspec.Struct, gc=False, eq=False):
         size: what it counts for, in bytes: its body, or all of its fields where it has more than hyperbus writes.
         first_time: when the group was first handed it, as far as this worker knows; seconds since the epoch.
         era: the era of the server in which it came in; see `coordination/era.py`.
-        tries: how often the group was handed it, the next time included.
+        tries: how often a handler was begun with it, the next time included, as far as anybody knows: of a worker that
+            died nobody does.
+        deaths: how often it was claimed from a worker that had died; no tries.
+        excused: how many of these deaths were while it waited for a try that nobody had begun, as far as known here.
+        given: another worker has it now.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
         suspect: it may be what killed a process, so it is handed over while nothing else runs.
         parked: it is held by the group's parked entries, and not pending.
@@ -44,30 +48,44 @@ class Received(msgspec.Struct, gc=False, eq=False):
     alone: bool = False
     suspect: bool = False
     parked: bool = False
+    deaths: int = 0
+    excused: int = 0
+    given: bool = False
+
+    @property
+    def delivery_count(self) -> int:
+        """What the server counts: tries and deaths."""
+        return self.tries + self.deaths
+
+    @property
+    def handed(self) -> int:
+        """How often somebody may have begun it, the next time included."""
+        return self.tries + self.deaths - self.excused
 
     # -- how it came here again
 
-    def claimed(self, delivery_count: int, *, innocent: int) -> None:
+    def claimed(self, delivery_count: int, *, innocent: int, deaths: int = 0) -> None:
         """Note that it was claimed from a dead worker.
 
         Args:
             delivery_count: how often it was delivered, the claim included.
             innocent: deliveries up to which it is no suspect.
+            deaths: how many of these deliveries were claims from workers that had died.
         """
-        self.tries = delivery_count
+        self.tries, self.deaths = max(1, delivery_count - deaths), deaths
         self.alone = self.suspect = delivery_count > innocent
 
-    def recovered(self, delivery_count: int) -> None:
+    def recovered(self, delivery_count: int, *, deaths: int = 0) -> None:
         """Note that it was found pending with this worker, which did not know of it."""
-        self.tries = max(1, delivery_count)
-        self.alone = self.tries > 1
+        self.tries, self.deaths = max(1, delivery_count - deaths), deaths
+        self.alone = delivery_count > 1
 
     def resumed(self, *, claimed: bool) -> None:
         """Note that it has a schedule: it waited for a try that nobody has begun, and killed nobody.
 
-        `claimed`: the claim has raised its tries, which is undone.
+        `claimed`: the claim has raised its tries, which is undone; where deaths are counted it has not.
         """
-        self.tries = max(2, self.tries - claimed)
+        self.tries, self.excused = max(2, self.tries - claimed), min(1, self.deaths)
         self.alone, self.suspect = True, False
 
     # -- what happened to it here
@@ -76,6 +94,10 @@ class Received(msgspec.Struct, gc=False, eq=False):
         """Note that a try of it failed and that there is to be another."""
         self.tries += 1
         self.alone = True
+
+    def handed_over(self) -> None:
+        """Note that another worker has it now."""
+        self.given = True
 
     def suspected(self) -> None:
         """Note that somebody may have died of it."""

@@ -17,6 +17,7 @@ from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.key_order import KeyOrder
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.in_flight.received import Received, by_stream
+from hyperbus.runtime.poison.deaths import Deaths
 from hyperbus.transport import Parked
 
 #: Waits that are longer leave the pending list.
@@ -41,7 +42,13 @@ class RetryScheduler:
     """
 
     def __init__(
-        self, member: Member, inbox: Inbox, doubt: PendingDoubt, order: KeyOrder | None, server_clock: ServerClock
+        self,
+        member: Member,
+        inbox: Inbox,
+        doubt: PendingDoubt,
+        order: KeyOrder | None,
+        server_clock: ServerClock,
+        deaths: Deaths | None = None,
     ) -> None:
         """Make one.
 
@@ -52,12 +59,15 @@ class RetryScheduler:
             order: the order of keys, where one is kept. Then no wait is parked, as others of the key have to wait as
                 well, and an entry that waits without having been handed over here before reserves its place.
             server_clock: what due times are written in; waits are by the clock here, which nobody sets.
+            deaths: tells tries from deaths; by default one that takes every worker that is gone for dead.
         """
         self._member = member
         self._inbox = inbox
         self._doubt = doubt
         self._order = order
         self._server_clock = server_clock
+        #: For whoever takes entries over: asked before `resume`.
+        self.deaths = deaths or Deaths(member, inbox)
         self._waiting: dict[_Key, Received] = {}
         self._heap: list[tuple[float, int, Received]] = []
         self._sequence = itertools.count()
@@ -227,10 +237,16 @@ class RetryScheduler:
         if not items:
             return
         written = await self._member.streams.schedule_retries(
-            stream, self._member.group, self._member.consumer, [(item.id, item.tries, due[item.id]) for item in items]
+            stream,
+            self._member.group,
+            self._member.consumer,
+            [(item.id, item.delivery_count, due[item.id]) for item in items],
         )
         lost = {item.id for item, is_written in zip(items, written, strict=True) if not is_written}
         if lost and self._order is None:  # what waits behind it would wait for ever
+            for item in items:
+                if item.id in lost:
+                    item.handed_over()
             self._drop(stream, lost)
             self._doubt.arise_urgently()
 

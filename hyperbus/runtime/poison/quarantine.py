@@ -99,7 +99,7 @@ class Quarantine:
             while not self._aside:
                 self._added.clear()
                 await self._added.wait()
-            async with self.isolation.alone(max(item.tries for item in self._aside)) as alone:
+            async with self.isolation.alone(max(item.delivery_count for item in self._aside)) as alone:
                 if alone and self._aside:
                     await self._admit(self._aside.pop(random.randrange(len(self._aside))))  # noqa: S311 - an order
                 else:
@@ -161,7 +161,7 @@ class Quarantine:
         self.isolation.call()
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(patience_for(received.tries)):
+                async with asyncio.timeout(patience_for(received.delivery_count)):
                     await self._ended.wait()
         except asyncio.CancelledError:
             if not self._may_have_ended_the_process():

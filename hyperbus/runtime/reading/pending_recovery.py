@@ -183,8 +183,11 @@ class PendingRecovery:
             await member.streams.ack([(stream, member.group, deleted)])
         found = [entry for entry in unknown if entry.fields]
         received = receive(stream, self._stream_set.type_in(stream), found, member.clock.now(), member.era.current)
+        counted = [item.id for item in received if counts.get(item.id, 1) > 1]
+        deaths = await self._retries.deaths.recall(stream, counted)
         for item in received:
-            item.recovered(counts.get(item.id, 1))
+            item.recovered(counts.get(item.id, 1), deaths=deaths.get(item.id, 0))
+        self._retries.deaths.keep(received)
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=False))
         if found:
             member.announcer.announce(Recovered(member.group, stream, len(found), not self._amiss))

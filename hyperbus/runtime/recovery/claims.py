@@ -33,6 +33,10 @@ class Claims:
         self._retries = retries
         self._doubt = doubt
 
+    async def forget_ended(self) -> None:
+        """Forget the deaths of what was claimed here and has ended."""
+        await self._retries.deaths.forget_ended()
+
     async def claim_all(self, stream: str, owner: str) -> int:
         """Claim what a dead `owner` left in one stream, as far as there is room; return how many entries.
 
@@ -99,9 +103,11 @@ class Claims:
         taken = await member.streams.claim(stream, member.group, member.consumer, ids, owner=owner, in_order=in_order)
         entries, now = [entry for entry, _ in taken], member.clock.now()
         received = receive(stream, self._stream_set.type_in(stream), entries, now, member.era.current)
+        deaths = await self._retries.deaths.count(stream, owner, [item.id for item in received]) if received else {}
         for item, (_, count) in zip(received, taken, strict=True):
-            item.claimed(count, innocent=INNOCENT)
-        self._inbox.put(stream, await self._retries.resume(stream, received, claimed=True))
+            item.claimed(count, innocent=INNOCENT, deaths=(deaths or {}).get(item.id, 0))
+        self._retries.deaths.keep(received)
+        self._inbox.put(stream, await self._retries.resume(stream, received, claimed=deaths is None))
         if taken:
             member.announcer.announce(Claimed(member.group, stream, len(taken), readable(owner)))
         return len(taken)

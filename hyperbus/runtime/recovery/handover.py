@@ -48,7 +48,7 @@ class Handover:
         member = self._member
         with suppress(HyperbusError):  # failing costs these entries a try
             for stream, items in by_stream(left).items():
-                counts = [(item.id, item.tries - 1) for item in items]
+                counts = [(item.id, item.delivery_count - 1) for item in items]
                 with suppress(ServerError):  # a stream that refuses harms no other
                     await member.streams.set_delivery_counts(stream, member.group, member.consumer, counts)
 
@@ -88,8 +88,10 @@ class Handover:
             await self._notifier.notify(HANDED_OVER, msgspec.json.encode(HandedOver(peer, tuple(streams))))
 
     async def _hand_over(self, stream: str, peer: str, items: Sequence[Received]) -> None:
-        member = self._member
-        counts = [(item.id, item.tries) for item in owned(items, member.era)]
+        member, mine = self._member, owned(items, self._member.era)
+        counts = [(item.id, item.delivery_count) for item in mine]
+        for item in mine:
+            item.handed_over()  # before it is asked: the answer may be lost
         await member.streams.hand_over(stream, member.group, member.consumer, peer, counts)
 
     async def _share_out_stream(self, stream: str, items: Sequence[Received], given: dict[str, list[str]]) -> bool:

@@ -100,6 +100,7 @@ class Reclaimer:
         if not names:
             return 0
         await self._recount(names)
+        await self._claims.forget_ended()
         asked = self._monotonic()
         if not await self._liveness.hear(self._ownership.hold()):
             self._ownership.lose()

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
 from hyperbus.transports.dead_letters import from_fields, to_fields
-from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
+from hyperbus.transports.keys import dead_letter_key, deaths_key, retries_key, suspects_key
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.store import Suspects
 from hyperbus.transports.memory.stream import Group, parse_id
 
-#: How long suspects are remembered.
+#: How long suspects and deaths are remembered.
 _SUSPECTS_TTL: Seconds = 7 * 24 * 3600.0
 #: Schedules that each call looks at beyond those it writes, to drop what is no longer pending.
 _SWEPT = 10
@@ -112,11 +112,33 @@ class MemoryFailures(Part):
 
     async def suspect(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
         """Count that each entry is begun alone; return how often it was."""
+        return await self._count(suspects_key(stream, group), ids)
+
+    async def clear_suspects(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
+        """Forget that entries were begun alone; return how many were known."""
+        return await self._forget(suspects_key(stream, group), ids)
+
+    async def suspicions(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Return how often each entry was begun alone."""
+        return await self._counts(suspects_key(stream, group), ids)
+
+    async def count_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Count that each entry was claimed from a worker that had died; return how often it was."""
+        return await self._count(deaths_key(stream, group), ids)
+
+    async def deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Return how often each entry was claimed from a worker that had died."""
+        return await self._counts(deaths_key(stream, group), ids)
+
+    async def forget_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
+        """Forget that entries were claimed from workers that had died; return how many were known."""
+        return await self._forget(deaths_key(stream, group), ids)
+
+    async def _count(self, key: str, ids: Sequence[bytes]) -> list[int]:
         await self._session.enter()
         counts: list[int] = []
         if not ids:
             return counts
-        key = suspects_key(stream, group)
         with self._store.lock:
             suspects = self._store.holding(key, Suspects) or Suspects()
             for entry_id in ids:
@@ -125,19 +147,17 @@ class MemoryFailures(Part):
             self._store.set(key, suspects, _SUSPECTS_TTL)
         return counts
 
-    async def clear_suspects(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
-        """Forget that entries were begun alone; return how many were known."""
+    async def _counts(self, key: str, ids: Sequence[bytes]) -> list[int]:
         await self._session.enter()
         with self._store.lock:
-            suspects = self._store.holding(suspects_key(stream, group), Suspects) or Suspects()
-            return sum(suspects.pop(entry_id, None) is not None for entry_id in ids)
-
-    async def suspicions(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
-        """Return how often each entry was begun alone."""
-        await self._session.enter()
-        with self._store.lock:
-            suspects = self._store.holding(suspects_key(stream, group), Suspects) or Suspects()
+            suspects = self._store.holding(key, Suspects) or Suspects()
             return [suspects.get(entry_id, 0) for entry_id in ids]
+
+    async def _forget(self, key: str, ids: Sequence[bytes]) -> int:
+        await self._session.enter()
+        with self._store.lock:
+            suspects = self._store.holding(key, Suspects) or Suspects()
+            return sum(suspects.pop(entry_id, None) is not None for entry_id in ids)
 
     def _write_counts(self, stream: str, group: str, consumer: str, counts: Sequence[tuple[bytes, int]]) -> list[bool]:
         log, members = self._store.group(stream, group)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
-from hyperbus.transports.keys import checkpoint_key, parked_key, retries_key, suspects_key
+from hyperbus.transports.keys import checkpoint_key, deaths_key, parked_key, retries_key, suspects_key
 from hyperbus.transports.memory.part import Part
 from hyperbus.transports.memory.stream import EntryId, Group, Stream, format_id, parse_id
 
 #: What is kept for a group under keys of its own, and goes with it.
-KEPT = (checkpoint_key, retries_key, suspects_key, parked_key)
+KEPT = (checkpoint_key, retries_key, suspects_key, deaths_key, parked_key)
 
 
 class MemoryGroups(Part):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from hyperbus.clock import Seconds
 from hyperbus.transport import FIRST_ID, DeadLetter
 from hyperbus.transports.dead_letters import from_fields
-from hyperbus.transports.keys import dead_letter_key, retries_key, suspects_key
+from hyperbus.transports.keys import dead_letter_key, deaths_key, retries_key, suspects_key
 from hyperbus.transports.redis.dead_letters import move_letters
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.commands import milliseconds
 from hyperbus.transports.redis.script import SCRIPT_IDS, Script, flags, slices, words_of
 
-#: How long suspects are remembered.
+#: How long suspects and deaths are remembered.
 _SUSPECTS_TTL: Seconds = 7 * 24 * 3600.0
 
 _SET_DELIVERY_COUNTS = Script("set_delivery_counts")
@@ -77,17 +77,35 @@ class RedisFailures(Part):
 
     async def suspect(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
         """Count that each entry is begun alone; return how often it was."""
-        keys = (suspects_key(stream, group),)
-        calls = [(keys, (milliseconds(_SUSPECTS_TTL), *part)) for part in slices(ids, SCRIPT_IDS)]
-        return [count for reply in await self._commands.run_script(_SUSPECT, calls) for count in reply]
+        return await self._count(suspects_key(stream, group), ids)
 
     async def clear_suspects(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
         """Forget that entries were begun alone; return how many were known."""
-        commands = [("HDEL", suspects_key(stream, group), *part) for part in slices(ids, SCRIPT_IDS)]
-        return sum(await self._commands.run(commands))
+        return await self._forget(suspects_key(stream, group), ids)
 
     async def suspicions(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
         """Return how often each entry was begun alone."""
-        commands = [("HMGET", suspects_key(stream, group), *part) for part in slices(ids, SCRIPT_IDS)]
-        replies = await self._commands.run(commands)
-        return [int(count) if count and count.isdigit() else 0 for reply in replies for count in reply]
+        return await self._counts(suspects_key(stream, group), ids)
+
+    async def count_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Count that each entry was claimed from a worker that had died; return how often it was."""
+        return await self._count(deaths_key(stream, group), ids)
+
+    async def deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> list[int]:
+        """Return how often each entry was claimed from a worker that had died."""
+        return await self._counts(deaths_key(stream, group), ids)
+
+    async def forget_deaths(self, stream: str, group: str, ids: Sequence[bytes]) -> int:
+        """Forget that entries were claimed from workers that had died; return how many were known."""
+        return await self._forget(deaths_key(stream, group), ids)
+
+    async def _count(self, key: str, ids: Sequence[bytes]) -> list[int]:
+        calls = [((key,), (milliseconds(_SUSPECTS_TTL), *part)) for part in slices(ids, SCRIPT_IDS)]
+        return [count for reply in await self._commands.run_script(_SUSPECT, calls) for count in reply]
+
+    async def _counts(self, key: str, ids: Sequence[bytes]) -> list[int]:
+        replies = await self._commands.run([("HMGET", key, *part) for part in slices(ids, SCRIPT_IDS)])
+        return [int(count or 0) for reply in replies for count in reply]
+
+    async def _forget(self, key: str, ids: Sequence[bytes]) -> int:
+        return sum(await self._commands.run([("HDEL", key, *part) for part in slices(ids, SCRIPT_IDS)]))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyperbus.transport import FIRST_ID, Entry, PendingEntry, PendingSummary
-from hyperbus.transports.keys import checkpoint_key, parked_due_key, parked_key, retries_key, suspects_key
+from hyperbus.transports.keys import checkpoint_key, deaths_key, parked_due_key, parked_key, retries_key, suspects_key
 from hyperbus.transports.redis.part import Part
 from hyperbus.transports.redis.protocol.names import name_of
 from hyperbus.transports.redis.script import SCRIPT_ENTRIES, SCRIPT_IDS, Script, flags, slices, words_of
 
 #: What is kept for a group under keys of its own, and goes with it.
-KEPT = (checkpoint_key, retries_key, suspects_key, parked_key, parked_due_key)
+KEPT = (checkpoint_key, retries_key, suspects_key, deaths_key, parked_key, parked_due_key)
 
 #: Pending entries that are removed at a time when a group is destroyed, and what the script says when there are more.
 _PENDING_PAGE = 500
