@@ -250,6 +250,15 @@ def test_a_failure_because_of_the_server_is_reported_as_such() -> None:
     assert not is_server_at_fault(circle)
 
 
+def test_who_is_taken_for_dead_is_not_connected() -> None:
+    """Heartbeats that do not get through are as bad as reads that do not: others take what the process has."""
+    state = child._State()
+    state.take(ConnectionChanged("heartbeat", connected=False, kind="heartbeat"))
+    assert not state.connected
+    state.take(ConnectionChanged("heartbeat", connected=True, kind="heartbeat"))
+    assert state.connected
+
+
 def test_being_connected_is_what_the_readers_say() -> None:
     """A publisher does not know when the server is back, and a wrong key is no lost server."""
     state = child._State()
