@@ -205,6 +205,27 @@ async def test_claims_that_are_refused_are_made_later(server: Server) -> None:
             await settled(bus, kind)
 
 
+async def test_checkpoints_that_are_refused_are_saved_later(server: Server) -> None:
+    """Told once, though a sweep is refused several times a second; handling and acking go on meanwhile."""
+    kind, seen, recorder = unique(), list[tuple[int, int]](), Recorder()
+    async with (
+        refusing(server.binary) as here,
+        a_bus(here.server, recorder, url=here.url) as bus,
+        bus.running(collects(seen, kind)),
+    ):
+        await here.rights("-set")
+        ids = await publish(bus, kind, *range(5))
+        await settled(bus, kind)
+        await eventually(lambda: told_refusals(recorder))
+        await asyncio.sleep(1.0)
+        await here.rights("+set")
+        async with asyncio.timeout(SOON):
+            while await bus.transport.streams.checkpoints([(f"events:{kind}", kind)]) != [ids[-1].encode()]:
+                await asyncio.sleep(0.02)
+    assert seen == [(n, 1) for n in range(5)]
+    assert Counter(part for part, _ in told_refusals(recorder))[f"sweeps of {kind}"] == 1
+
+
 # -- reading that is refused
 
 
