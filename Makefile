@@ -20,8 +20,8 @@ export PIP_ROOT_USER_ACTION := ignore
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 # What takes too long for every day: a million pending entries, ten million events, a thousand cuts, half a minute of load.
-LONG := HYPERBUS_TEST_LONG=1 HYPERBUS_TEST_CUTS=1000 HYPERBUS_TEST_RETENTION_EVENTS=10000000 HYPERBUS_TEST_LOAD_SECONDS=30
-LONG_TESTS := $(addprefix tests/integration/test_,found_refusals.py found_ended_in_good_order.py recovery.py publish_once.py rolling.py cli_run.py retention_servers.py found_many_streams.py found_unfair.py)
+LONG := HYPERBUS_TEST_LONG=1 HYPERBUS_TEST_CUTS=1000 HYPERBUS_TEST_RETENTION_EVENTS=10000000 HYPERBUS_TEST_LOAD_SECONDS=30 HYPERBUS_TEST_EVIL_SECONDS=60
+LONG_TESTS := $(addprefix tests/integration/test_,found_refusals.py found_ended_in_good_order.py found_evil_events.py recovery.py publish_once.py rolling.py cli_run.py retention_servers.py found_many_streams.py found_unfair.py)
 
 .PHONY: help install demo test test-long test-python check static ruff mypy pyright imports unit fuzz chaos bench bench-peers up down
 
