@@ -162,6 +162,11 @@ def test_a_handler_of_lists_is_a_batch_of_a_hundred() -> None:
     assert declare(handle_many, batch=500, linger=0.05).batch == 500
 
 
+def test_what_a_worker_may_hold_may_be_chosen() -> None:
+    """Else the setting holds."""
+    assert (declare().prefetch, declare(prefetch=16).prefetch) == (None, 16)
+
+
 def test_a_thread_limit_may_be_chosen() -> None:
     """It need not follow the concurrency."""
     assert declare(concurrency=8).thread_limit == 8
@@ -237,6 +242,7 @@ def test_an_order_is_kept_with_its_key() -> None:
         ({"group": ""}, "'' cannot be a group"),
         ({"concurrency": 0}, "concurrency=0 has to lie between 1 and 10000"),
         ({"concurrency": 10_001}, "concurrency=10001 has to lie between 1 and 10000"),
+        ({"prefetch": 0}, "prefetch=0 has to lie between 1 and 1000000"),
         ({"thread_limit": 0}, "thread_limit=0 has to lie between 1 and 10000"),
         ({"thread_limit": -1}, "thread_limit=-1 has to lie between"),
         ({"batch": 10}, "batch= needs a handler that takes list[Event]"),

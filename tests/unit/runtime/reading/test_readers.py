@@ -440,3 +440,23 @@ async def test_a_reader_says_that_it_is_connected_only_when_it_has_read(monkeypa
         assert [change.connected for change in changes if change.kind == "reader"] == [False]
         is_replica = False
         await here.recorder.wait_for(lambda _: here.recorder.of(ConnectionChanged)[-1].connected)
+
+
+async def test_a_consumer_says_itself_how_much_its_workers_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than the setting allows."""
+    read_ahead(monkeypatch)
+    kind, group, begun = unique(), unique(), asyncio.Event()
+
+    @consumer(group=group, types=[kind], prefetch=3)
+    async def handler(event: Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with Running(drain_timeout=0.1) as here:
+        await here.publish(kind, *range(20))
+        async with here.bus.running(handler):
+            await asyncio.wait_for(begun.wait(), 10)
+            await eventually(lambda: len(here.transport.readers[-1].called("read_group")) > 0)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+                assert len(await here.pending(kind, group)) <= 3
