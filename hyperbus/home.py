@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
+import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -88,8 +91,13 @@ class Home:
                     raise PublishUncertain(_MEANWHILE) from None
 
     def after_fork(self) -> None:
-        """Let nobody pass: the loop and what it waits for are the parent's."""
+        """Let nobody pass, in a forked child: the loop and what it waits for are the parent's.
+
+        A child that comes back from its own work to that loop would go on as a second parent: it ends.
+        """
         self.is_inherited = True
+        if get_ident() == self.thread and self.is_running():
+            self.loop.call_soon(end_child)
         self.thread = _NOWHERE
 
     def refusal(self) -> BusUnavailable:
@@ -103,3 +111,14 @@ class Home:
             "delivery.publish_blocking(...), in other threads use a SyncPublisher or asyncio.run_coroutine_threadsafe, "
             "or open a Bus on this event loop"
         )
+
+
+def end_child() -> None:
+    """End a forked child that came back to its parent's work; as `sys.exit` says, if it was on its way out."""
+    leaving = sys.exc_info()[1]
+    if isinstance(leaving, SystemExit):
+        os._exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
+    line = "hyperbus: a forked child came back to its parent's work, and ends: end it with os._exit(...)\n"
+    with suppress(OSError):
+        os.write(2, line.encode())
+    os._exit(1)

@@ -118,12 +118,6 @@ async def leave():
     async with bus.running(hears):
         pass
 
-def ends_as_programs_do():
-    pid = os.fork()
-    if not pid:
-        sys.exit(0)
-    return end_of(pid)
-
 async def main():
     global bus
     async with Bus() as bus:
@@ -307,6 +301,55 @@ asyncio.run(main())
     )
     assert ended.code == 0, ended
     assert ended.out.splitlines()[-1] == str([EXPECTED, "second"]), ended
+
+
+@pytest.mark.parametrize("how", ["async def", "def"])
+def test_a_child_that_comes_back_from_its_handler_ends(server: Server, tmp_path: Path, how: str) -> None:
+    """It would go on as a second parent, with its connections; the parent does not notice."""
+    kind = f"found.forked_back_{how.replace(' ', '_')}"
+    ended = run_program(
+        tmp_path,
+        f"""
+seen, codes = [], []
+
+@consumer(group="g")
+{how} hears(event: Event[Said]) -> None:
+    seen.append(event.data.by)
+    if event.data.by == "last":
+        return
+    pid = os.fork()
+    if pid:
+        codes.append(end_of(pid))
+        return
+    signal.alarm(20)
+    if event.data.by == "exits":
+        sys.exit(3)
+    if event.data.by == "raises":
+        raise ValueError
+
+async def main():
+    async with Bus() as bus:
+        async with bus.running(hears):
+            for by in ("returns", "exits", "raises", "last"):
+                await bus.publish(Said(by))
+                while by not in seen:
+                    await asyncio.sleep(0.01)
+        pid = os.fork()
+        if not pid:
+            sys.exit(3)
+        codes.append(end_of(pid))
+        await bus.publish(Said("after all"))
+    assert len(codes) == 4 and -signal.SIGALRM not in codes and codes[3] == 3, codes
+    print(seen)
+
+asyncio.run(main())
+""",
+        head=head(kind),
+        variables={"HYPERBUS_URL": server.url},
+    )
+    assert ended.code == 0, ended
+    assert ended.out.splitlines()[-1] == str(["returns", "exits", "raises", "last"]), ended
+    assert said(server, kind) == ["returns", "exits", "raises", "last", "after all"]
 
 
 def test_the_same_under_hyperbus_run(server: Server, tmp_path: Path) -> None:

@@ -134,6 +134,18 @@ def delivery_of(event: Event) -> Delivery:
     )
 
 
+def publishes_from_a_thread(event: Event, delivery: Delivery) -> None:
+    assert_type(delivery.publish_blocking(started), str)
+
+
+async def publishes(bus: Bus, delivery: Delivery) -> None:
+    assert_type(await bus.publish(started), str)
+    assert_type(await bus.publish_many([started]), list[str])
+    assert_type(await delivery.publish(started), str)
+    bus.publish(started)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    delivery.publish(started)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
 # -- middleware
 
 

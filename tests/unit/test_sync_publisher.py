@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperbus import BusUnavailable, Event, EventData, PublishUncertain, SyncPublisher
+from hyperbus import BusUnavailable, Event, EventData, HyperbusError, PublishUncertain, SyncPublisher
 from hyperbus.errors import InvalidSettingError
 from hyperbus.settings import Settings
 from tests.faults import FaultyTransport
@@ -54,6 +54,38 @@ def test_it_says_when_it_is_not_open() -> None:
         publisher.publish(Sent(n=1))
     with pytest.raises(BusUnavailable, match="not open"):
         publisher.publish_many([Sent(n=1)])
+
+
+def test_it_is_not_opened_twice_and_may_be_left_twice() -> None:
+    """A second opening would lose the first one's thread; left, it may be opened again."""
+    publisher = SyncPublisher("memory://", settings=Settings())
+    publisher.__exit__(None, None, None)
+    with publisher:
+        with pytest.raises(HyperbusError, match="open already"):
+            publisher.__enter__()
+        publisher.publish(Sent(n=1))
+        publisher.__exit__(None, None, None)
+    publisher.__exit__(None, None, None)
+    with publisher:
+        publisher.publish(Sent(n=1))
+    assert not [thread for thread in threading.enumerate() if thread.name == "hyperbus publisher"]
+
+
+def test_publishing_where_its_own_event_loop_runs_is_refused() -> None:
+    """It would wait for itself for ever."""
+    with SyncPublisher("memory://", settings=Settings()) as publisher:
+        refused: list[Exception] = []
+
+        def publishes_more(event: Event) -> None:
+            try:
+                publisher.publish(Sent(n=2))
+            except Exception as error:
+                refused.append(error)
+
+        assert publisher._serving is not None
+        publisher._serving.bus.on_publish("*", publishes_more)
+        publisher.publish(Sent(n=1))
+        assert [type(error) for error in refused] == [BusUnavailable]
 
 
 def test_a_start_that_fails_raises_where_it_was_started() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import AsyncGeneratorType, GeneratorType
@@ -14,6 +15,7 @@ from hyperbus.clock import Seconds
 from hyperbus.declaration.consumer import Consumer, Declaration
 from hyperbus.declaration.middleware import Handle, compose
 from hyperbus.errors import DeclarationError
+from hyperbus.home import end_child
 
 #: How often what a handler returned may turn out, once awaited, to be something else to await.
 _MOST_AWAITED = 10
@@ -100,10 +102,16 @@ def _completed(handle: Handle) -> Handle:
 
 def _tried(call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
     """Return what a call in a thread returned and what it raised: not every exception can be put into a future."""
+    parent = os.getpid()
     try:
-        return call(*arguments), None
+        returned = call(*arguments)
     except BaseException as error:  # noqa: BLE001 - it is raised again, on the event loop
+        if os.getpid() != parent:
+            end_child()
         return None, error
+    if os.getpid() != parent:
+        end_child()  # there is no event loop here, and the thread would wait for ever
+    return returned, None
 
 
 async def whole(returned: Any) -> Any:
