@@ -175,11 +175,13 @@ class Executor:
             event = self._decoder.decode(received)
         except DecodeError as error:
             self._settlement.undecodable(received, error)
+            self._end_key_held_by(received)
             return
         try:
             key = self._order.key_of(event) if self._order is not None else None
         except BaseException as error:  # noqa: BLE001 - a key function is a user's code, and has failed as a handler may
-            self._settlement.failed(received, event, self._running.failure(error))
+            if self._settlement.failed(received, event, self._running.failure(error)):
+                self._end_key_held_by(received)
             return
         if key is not None and self._order is not None and not self._order.begin(key, received):
             return
@@ -194,6 +196,12 @@ class Executor:
         began[number] = 0.0
         is_over = self._settlement.handled(received, event, born, failure, ended - started, ended)
         if key is not None and is_over:
+            self._begin_following(key)
+
+    def _end_key_held_by(self, received: Received) -> None:
+        """Let those go on that wait behind a delivery which ended without a key: an earlier try of it had one."""
+        key = self._order.key_held_by(received) if self._order is not None else None
+        if key is not None:
             self._begin_following(key)
 
     def _begin_following(self, key: str) -> None:

@@ -49,6 +49,10 @@ class KeyOrder:
             del self._waiting[key]
         return following
 
+    def key_held_by(self, received: Received) -> str | None:
+        """Return the key of which a delivery comes first; None: of none. Asked where its key cannot be had any more."""
+        return next((key for key, first in self._first.items() if first is received), None)
+
     def key_of_undecoded(self, received: Received) -> str | None:
         """Return the key of an entry that is not handed over yet; None: it has none, or cannot be read."""
         try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 import pytest
 
-from hyperbus import Event, EventData, Retry, consumer
+from hyperbus import Backoff, Event, EventData, Retry, consumer
 from hyperbus.transport import NewEntry
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique
@@ -374,3 +374,50 @@ async def test_a_key_that_cannot_be_looked_at_costs_its_delivery_and_no_more(
         await eventually(lambda: set(seen) == {2, 3} | ({1} if has_text else set()))
         await here.publish(kind, 4)
         await eventually(lambda: 4 in seen)
+
+
+@pytest.mark.parametrize("what", ["key", "class"])
+async def test_a_key_that_can_be_had_only_once_holds_nobody_up(what: str) -> None:
+    """What waits behind a delivery goes on when that has ended, though its key cannot be had any more."""
+    group, seen, tried = unique(), list[int](), list[int]()
+
+    def key_of(event: Event[Found]) -> str:
+        if what == "key" and tried and event.data.n == 1:
+            raise LookupError
+        return "k"
+
+    @consumer(group=group, retry=Backoff(initial=0.05, tries=3), order_by=key_of)
+    async def handler(event: Event[Found]) -> None:
+        if event.data.n == 1:
+            tried.append(1)
+            raise ValueError
+        seen.append(event.data.n)
+
+    kind = "found.foreign"
+    if what == "class":
+        kind, handler = OnceReadable.event_type or "", _of_once_readable(group, seen)
+        OnceReadable.broken = False
+    async with Running() as here, goes_on(here, handler):
+        await here.append(kind, body(1, kind), body(2, kind), body(3, kind))
+        await dead_letters(here, kind, group)
+        await eventually(lambda: seen == [2, 3])
+
+
+class OnceReadable(EventData, type="found.once_readable"):
+    n: int
+    broken: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.n == 1 and OnceReadable.broken:
+            raise IndexError
+
+
+def _of_once_readable(group: str, seen: list[int]) -> Any:
+    @consumer(group=group, retry=Backoff(initial=0.05, tries=3), order_by=lambda event: "k")
+    async def handler(event: Event[OnceReadable]) -> None:
+        if event.data.n == 1:
+            OnceReadable.broken = True
+            raise ValueError
+        seen.append(event.data.n)
+
+    return handler
