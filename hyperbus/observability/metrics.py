@@ -185,7 +185,7 @@ class BusMetrics:
                 self._dead_letters.labels(self._groups(signal.group), signal.reason).inc()
             case Claimed():
                 self._claimed.labels(self._groups(signal.group)).inc(signal.count)
-            case Recovered():
+            case Recovered(handed_over=False):
                 self._recovered.labels(self._groups(signal.group)).inc(signal.count)
             case Disowned():
                 self._disowned.labels(self._groups(signal.group)).inc(signal.count)

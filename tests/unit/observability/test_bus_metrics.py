@@ -76,6 +76,7 @@ def test_every_signal_has_its_metric(registry: CollectorRegistry) -> None:
         EntryDeadLettered("g", "events:a.b", "1-0", "rejected", "Reject", "no"),
         Claimed("g", "events:a.b", 6, "dead-1"),
         Recovered("g", "events:a.b", 7),
+        Recovered("g", "s", 5, handed_over=True),  # nothing was unnoticed
         GroupRebuilt("g", "events:a.b", "1-0"),
         ConnectionChanged("reader", connected=False, error="x"),
         ConnectionChanged("reader", connected=True),
