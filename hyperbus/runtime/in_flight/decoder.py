@@ -68,14 +68,16 @@ class EventDecoder:
                 for item in received
                 if item.fields[0] == first and len(item.fields) == 2  # noqa: PLR2004 - one field
             ]
-            if len(events) == len(received) and [event.type for event in events] == [
-                item.event_type for item in received
-            ]:
-                return events
+            if len(events) < len(received):
+                return None
+            for event, item in zip(events, received, strict=False):
+                if event.type != item.event_type:
+                    return None
         except BaseException as error:
             if is_from_signal(error):
                 raise
-        return None
+            return None
+        return events
 
     def body_of(self, received: Received) -> bytes:
         """Return the bytes that `decode` read an event from."""
