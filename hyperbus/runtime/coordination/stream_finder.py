@@ -63,6 +63,8 @@ class StreamFinder:
         self._ended: dict[str, float] = {}
         self._seen_until = float("-inf")
         self._all_at = 0.0
+        #: Whether a notice asks for a look at everything: also one that comes while such a look is under way.
+        self._everything = False
         self._is_full = False
         self._wanted = asyncio.Event()
         self._look = asyncio.Event()
@@ -87,7 +89,7 @@ class StreamFinder:
         """Hear that streams were born: those that the notice names, or some that the directory has."""
         named = read_births(notice)
         if not named or len(self._named) > _PAGE:
-            self._seen_until = self._all_at = float("-inf")
+            self._everything = True
         else:
             self._named.update(named)
         self._look.set()
@@ -114,10 +116,12 @@ class StreamFinder:
             named, self._named = self._typed(self._named), set()
             if named:
                 await self._tell_all(named, again=named.keys())
+            is_due = self._everything or self._clock.monotonic() >= self._all_at
+            self._everything = False
             try:
-                is_due = self._clock.monotonic() >= self._all_at
                 found = await self._find_all() if is_due else await self._find_new()
             except HyperbusError as error:
+                self._everything = is_due
                 await self._clock.sleep(self._refusals.failed(error))
                 continue
             if is_due:

@@ -45,6 +45,26 @@ class Finding:
         self.finder.look_soon()
 
 
+async def test_a_notice_that_comes_during_a_look_is_heard_after_it() -> None:
+    """It was forgotten when the look ended, until the next search of all keys."""
+    looking, go_on = asyncio.Event(), asyncio.Event()
+    async with Finding() as here:
+
+        async def slowly(scan: Any, *arguments: Any) -> Any:
+            found = await scan(*arguments)
+            looking.set()
+            await go_on.wait()
+            return found
+
+        await here.finder.subscribe(here.hear)
+        here.transport.streams.overrides["scan"] = slowly
+        here.finder.look_soon()
+        await looking.wait()
+        await here.born("events:late")
+        go_on.set()
+        await eventually(lambda: here.told == [{"events:late": "late"}])
+
+
 async def test_a_subscriber_gets_what_there_is_and_is_told_once_of_what_is_born_later() -> None:
     """Of event types only, under this prefix."""
     async with Finding() as here:
