@@ -55,7 +55,8 @@ async def test_what_is_no_entry_id_is_refused_with_what_to_say(after: str) -> No
     """`$` is another place in each stream: what comes between two of them was lost."""
     async with a_bus() as bus:
         with pytest.raises(InvalidSettingError, match="'now'"):
-            await anext(bus.read("x", after=after))
+            async with asyncio.timeout(WITHIN):
+                await anext(bus.read("x", after=after))
 
 
 async def test_a_loop_knows_where_to_go_on_another_time() -> None:

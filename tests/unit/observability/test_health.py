@@ -27,6 +27,15 @@ def test_status_follows_the_states(states: list[ProcessState], now: float, healt
     assert (healthz(states, now=now)[0], readyz(states, now=now)[0]) == (healthy, ready)
 
 
+def test_what_fails_in_the_background_is_not_ready_and_is_named() -> None:
+    """A process that finds no new streams looked as well as ever."""
+    state = ProcessState(7, ready=True, connected=True, last_seen=100.0, failing=("stream finder",))
+    assert healthz([state], now=101.0)[0] == 200
+    status, body = readyz([state], now=101.0)
+    assert status == 503
+    assert json.loads(body)["problems"] == ["process 7 has failed at: stream finder; see its log"]
+
+
 def test_a_missing_process_is_not_ready() -> None:
     """Fewer processes than expected means that the set is not complete."""
     status, body = readyz([GOOD], now=101.0, expected=2)

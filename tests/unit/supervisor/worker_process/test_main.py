@@ -26,7 +26,7 @@ from hyperbus.errors import (
     WrongTypeError,
 )
 from hyperbus.settings import Settings
-from hyperbus.signals import ConnectionChanged, Handled, WorkerChanged
+from hyperbus.signals import BackgroundChanged, ConnectionChanged, Handled, WorkerChanged
 from hyperbus.supervisor.messages import REPORT_FD, Alive, Failed, Inspected, Orders, Ready, Report
 from hyperbus.supervisor.worker_process import main as child
 from hyperbus.supervisor.worker_process.server_fault import is_server_at_fault
@@ -257,6 +257,16 @@ def test_who_is_taken_for_dead_is_not_connected() -> None:
     assert not state.connected
     state.take(ConnectionChanged("heartbeat", connected=True, kind="heartbeat"))
     assert state.connected
+
+
+def test_what_fails_in_the_background_is_reported_until_it_runs_again() -> None:
+    """At once, by its name."""
+    state = child._State()
+    assert state.take(BackgroundChanged("finder", running=False, error="x"))
+    assert state.take(BackgroundChanged("notifier", running=False))
+    assert state.alive(None).failing == ("finder", "notifier")
+    assert state.take(BackgroundChanged("finder", running=True))
+    assert state.alive(None).failing == ("notifier",)
 
 
 def test_being_connected_is_what_the_readers_say() -> None:
