@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from hyperbus.declaration.delivery import Delivery
+from hyperbus.error_text import repr_of
 from hyperbus.event.envelope import Event
 from hyperbus.sinks.database.contract import Row
 from hyperbus.sinks.database.marks import storable_key
@@ -44,8 +45,8 @@ def _data(event: Event[Any], body: bytes) -> str:
             pass  # it was readable as an event, so there is another way to write it
     try:
         return msgspec.json.encode(event.data).decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return msgspec.json.encode({"unencodable": _text(repr(event.data)[:2000])}).decode()
+    except Exception:  # noqa: BLE001 - the data may be of a user's class, which may do anything when it is looked at
+        return msgspec.json.encode({"unencodable": _text(repr_of(event.data, 2000))}).decode()
 
 
 def _text(text: str) -> str:
