@@ -196,7 +196,7 @@ async def hears(event: Event[Said]) -> None: ...
 
 async def main():
     async with Bus() as bus, bus.running(hears):
-        child = FORKING.Process(target=time.sleep, args=(60,))
+        child = FORKING.Process(target=time.sleep, args=(600,))
         child.start()
         print(child.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -212,7 +212,7 @@ asyncio.run(main())
         )  # fmt: skip
     child = int((tmp_path / "out").read_text())
     try:
-        wait_for(lambda: clients(server) <= before, lambda: f"still connected: {clients(server) - before}")
+        wait_for(lambda: clients(server) <= before, lambda: f"still connected: {clients(server) - before}", deadline=30)
         os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)
