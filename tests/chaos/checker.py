@@ -252,10 +252,14 @@ def _is_back_from_the_dead(run: Run, first: Call, second: Call) -> bool:
 
 
 def done_once_by_the_living(run: Run) -> Verdict:
-    """Acks that are refused for a while are asked for again: nobody who lived does again what was done meanwhile."""
+    """Acks that are refused for a while are asked for again: nobody who lived does again what was done meanwhile.
+
+    Unless a handler hangs just then: a batch that it takes with it is done again.
+    """
     verdict = Verdict("nothing done again for a refused ack", 0)
     for fault in run.faults:
-        if fault["kind"] != "acks_refused":
+        hangs = (one["end"] for one in run.faults if one["kind"] == "poison_hang")
+        if fault["kind"] != "acks_refused" or any(fault["begin"] - _HANGS < end < fault["end"] for end in hangs):
             continue
         for (group, event_id), ends in run.ends.items():
             first = next((c for c in ends if c.end is not None and fault["begin"] < c.end < fault["end"]), None)

@@ -134,7 +134,7 @@ def _failure(event: Event[Any], delivery: Delivery) -> Exception | None:
     return None
 
 
-def _end(event: Event[Any], delivery: Delivery, failure: Exception | None, number: int) -> None:
+def _end(event: Event[Any], delivery: Delivery, failure: BaseException | None, number: int) -> None:
     _history().add(_line("end", event, delivery, ok=failure is None, call=number))
 
 
@@ -159,13 +159,16 @@ async def plain(event: Event, delivery: Delivery) -> None:
 
 
 @consumer(group="batches", types=TYPES, batch=50, linger=0.05, **_UNSTALLED)
-async def batches(events: list[Event], deliveries: list[Delivery]) -> list[Exception | None]:
-    outcomes: list[Exception | None] = []
+async def batches(events: list[Event], deliveries: list[Delivery]) -> list[BaseException | None]:
+    outcomes: list[BaseException | None] = []
     for event, delivery in zip(events, deliveries, strict=True):
         number = _begin(event, delivery)
         if event.data.get("poison") == "hang":
             await asyncio.Event().wait()
-        outcomes.append(_failure(event, delivery))
+        try:
+            outcomes.append(_failure(event, delivery))
+        except BaseException as error:  # raised, it would have the whole batch done again
+            outcomes.append(error)
         _end(event, delivery, outcomes[-1], number)
     return outcomes
 
