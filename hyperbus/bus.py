@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from hyperbus.clock import Clock, Seconds, SystemClock
 from hyperbus.declaration.consumer import check_declarations, declaration_of, distinct_consumers
@@ -23,13 +23,16 @@ from hyperbus.logger import get_logger
 from hyperbus.observability.signal_log import SignalLog
 from hyperbus.process_signals import ProcessSignals
 from hyperbus.publisher import EventPublication, LocalHandler, ManyPublication, PublishCalls, Publisher, PublishLimits
-from hyperbus.runtime.iteration import Reading, consume_events, read_events
-from hyperbus.runtime.services import Services, open_services
-from hyperbus.runtime.worker import Worker
 from hyperbus.settings import DEFAULT_URL, Settings, load_settings
 from hyperbus.signals import Announcer, Listener
 from hyperbus.transport import Transport
 from hyperbus.transports.connect import connect
+
+# The runtime is imported where it is first needed: who only publishes goes without its many files.
+if TYPE_CHECKING:
+    from hyperbus.runtime.iteration import Reading
+    from hyperbus.runtime.services import Services
+    from hyperbus.runtime.worker import Worker
 
 DataT = TypeVar("DataT", bound=EventData)
 
@@ -222,6 +225,8 @@ class Bus:
         """
         distinct = distinct_consumers(consumers)
         check_declarations([declaration_of(consumer) for consumer in distinct])
+        from hyperbus.runtime.worker import Worker
+
         services = await self._open_services()
         workers = [Worker(consumer, services) for consumer in distinct]
         self._workers += workers
@@ -268,6 +273,8 @@ class Bus:
 
         Leaving the loop hands the event in hand back to the group. `types` are names, globs or classes.
         """
+        from hyperbus.runtime.iteration import consume_events
+
         return consume_events(self._open_services, types, group=group, start_from=start_from)
 
     @overload
@@ -289,6 +296,8 @@ class Bus:
                 by default from the first entry. Within a stream events are in order; across streams they are as they
                 arrive, so that who reads several begins a little before the id, and skips the events that it had.
         """
+        from hyperbus.runtime.iteration import read_events
+
         return read_events(self._open_services, types, after=after)
 
     # -- inside
@@ -341,6 +350,8 @@ class Bus:
             self._home.check()
         async with self._services_lock:
             if self._services is None:
+                from hyperbus.runtime.services import open_services
+
                 self._services = await open_services(
                     self._stack,
                     self.transport,

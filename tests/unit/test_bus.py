@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +324,16 @@ async def test_a_refused_password_is_no_reason_to_go_on_in_memory() -> None:
 
     with pytest.raises(AuthenticationError, match="wrong password"):
         await Bus(transport=Refusing(), fallback="memory", settings=Settings()).__aenter__()
+
+
+def test_who_only_publishes_loads_no_runtime() -> None:
+    """It is most of the files of this library, and would be felt at the start of every program."""
+    code = (
+        "import asyncio, sys; from hyperbus import Bus, Event, SyncPublisher, consumer\n"
+        "async def main():\n"
+        "    async with Bus('memory://') as bus:\n"
+        "        await bus.publish(Event(type='t', data={}))\n"
+        "asyncio.run(main())\n"
+        "sys.exit('hyperbus.runtime' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
