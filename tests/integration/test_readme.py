@@ -16,6 +16,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+#: What an example says on stderr, where its handlers fail on purpose.
+FAILURES = {"02_retry_and_dead_letter": ["handler rejected an event", "the bank is away", "handler asks for another try"]}
+
+
 def run(program: Path, folder: Path) -> str:
     """Run a program with warnings as errors; return what it printed."""
     ended = subprocess.run(
@@ -23,7 +27,9 @@ def run(program: Path, folder: Path) -> str:
         timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""
+    failures = FAILURES.get(program.stem, [])
+    assert all(words in ended.stderr for words in failures), ended.stderr
+    assert failures or ended.stderr == ""
     return ended.stdout
 
 

@@ -183,6 +183,8 @@ def interrupt():
     for _ in range(10**7):
         pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts this may have had it ignored
+
 async def main():
     {install}
     async with Bus("memory://") as bus, bus.running(handler):
