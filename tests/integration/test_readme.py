@@ -17,7 +17,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 #: What an example says on stderr, where its handlers fail on purpose.
-FAILURES = {"02_retry_and_dead_letter": ["handler rejected an event", "the bank is away", "handler asks for another try"]}
+FAILURES = {
+    "02_retry_and_dead_letter": ["handler rejected an event", "the bank is away", "handler asks for another try"]
+}
 
 
 def run(program: Path, folder: Path) -> str:
