@@ -207,7 +207,11 @@ class Executor:
     def _begin_following(self, key: str) -> None:
         """Let the next delivery of a key begin."""
         following = self._order.end(key) if self._order is not None else None
-        if following is not None:
+        if following is None:
+            return
+        if following.suspect:  # its place is kept; on the way through the inbox the window would end before it
+            self._quarantine.add(following)
+        else:
             self._inbox.requeue(following)
 
     # -- batches

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from hyperbus.clock import Clock, Seconds
 
@@ -29,7 +29,8 @@ class Isolation:
     """Shared by all workers of a process. Time is cut into windows, in which suspects run, and rests.
 
     1. A window opens when a suspect waits: handlers that run go on, and none begins while isolation is `wanted`.
-    2. Once none runs, suspects run one after another, for `PATIENCE` or as long as was waited for that.
+    2. Once none runs, suspects run one after another, for `PATIENCE` or as long as was waited for that. It stays open
+       between them, while anybody has more (`asking`).
     3. A rest follows that is as long as the window was, so that others have at least half of the time.
     4. When handlers go on for longer than is waited, the next window waits twice as long, up to the suspect's
        `patience_for`. Then they count as handlers that may never end: while those run nobody waits for them again,
@@ -74,8 +75,7 @@ class Isolation:
         Args:
             tries: how often the suspect was handed over, this time included.
         """
-        self._asking += 1
-        try:
+        with self.asking():
             async with self._one:
                 reached = await self._reach(patience_for(tries))
                 try:
@@ -83,6 +83,13 @@ class Isolation:
                 finally:
                     if not reached or self._is_used_up():
                         self._end()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Keep a window open from one suspect to the next: who has several would wait for handlers before each."""
+        self._asking += 1
+        try:
+            yield
         finally:
             self._asking -= 1
             if not self._asking:

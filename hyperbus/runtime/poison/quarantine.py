@@ -99,11 +99,16 @@ class Quarantine:
             while not self._aside:
                 self._added.clear()
                 await self._added.wait()
-            async with self.isolation.alone(max(item.delivery_count for item in self._aside)) as alone:
-                if alone and self._aside:
-                    await self._admit(self._aside.pop(random.randrange(len(self._aside))))  # noqa: S311 - an order
-                else:
-                    self._let_all_begin()
+            with self.isolation.asking():
+                while self._aside:
+                    await self._admit_one()
+
+    async def _admit_one(self) -> None:
+        async with self.isolation.alone(max(item.delivery_count for item in self._aside)) as alone:
+            if alone and self._aside:
+                await self._admit(self._aside.pop(random.randrange(len(self._aside))))  # noqa: S311 - an order
+            else:
+                self._let_all_begin()
 
     def _let_all_begin(self) -> None:
         aside, self._aside = self._aside, []
