@@ -12,7 +12,7 @@ from hyperbus.errors import DecodeError, DuplicateTypeError, EncodeError
 from hyperbus.event.codec import Codec, Decoder
 from hyperbus.event.data import EventData, event_types
 from hyperbus.event.envelope import Event
-from hyperbus.event.plain_check import PlainCheck, never, plain_check
+from hyperbus.event.plain_check import PlainCheck, never, plain_check, plain_dict_check
 
 #: Event types whose reader is kept.
 _MOST_KNOWN = 10_000
@@ -97,7 +97,11 @@ class EventChecker:
             read_as = dict[str, Any]
             decoder = self._codec.decoder(read_as)
         may_hide = self._codec.name == "json" and _may_hide(read_as)
-        is_plain = plain_check(cls) if read_as is cls else never
+        is_plain: PlainCheck = never
+        if read_as is cls:
+            is_plain = plain_check(cls)
+        elif cls is dict and read_as == dict[str, Any]:
+            is_plain = plain_dict_check(any_names=self._codec.name == "json")
         if len(self.readers) >= _MOST_KNOWN:
             self.readers.clear()
         reader = self.readers[event.type] = Reader(cls, is_plain, decoder.quickly, decoder, may_hide)
