@@ -61,6 +61,41 @@ async def test_work_that_goes_on_failing_rests_longer_each_time(monkeypatch: pyt
     assert pauses == [0.001, 0.002, 0.004, 0.004, 0.004, 0.004]
 
 
+async def test_work_that_fails_again_before_it_has_run_for_long_is_not_told_of_as_mended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rests between two failures may be longer than what counts as steady: in them nothing runs."""
+    monkeypatch.setattr(background, "FIRST_PAUSE", 0.06)
+    monkeypatch.setattr(background, "LONGEST_PAUSE", 0.06)
+    recorder, work = Recorder(), Failing(3)
+    tasks = BackgroundTasks(announcer=Announcer([recorder]))
+    with capture_logs():
+        tasks.start(work.run, "finder")
+        await recorder.wait_for(lambda heard: heard and heard[-1].running and work.begun == 4)
+        await tasks.stop()
+    assert [signal.running for signal in recorder.of(BackgroundChanged)] == [False, False, False, True]
+
+
+async def test_what_has_run_steadily_rests_briefly_when_it_fails_anew() -> None:
+    """A failure now and then is no failure that goes on: its pause begins at the shortest."""
+    recorder, begun = Recorder(), list[int]()
+
+    async def fails_now_and_then() -> None:
+        begun.append(len(begun))
+        if len(begun) == 4:
+            await recorder.wait_for(lambda heard: heard and heard[-1].running)
+        if len(begun) < 6:
+            raise ValueError
+        await asyncio.Event().wait()
+
+    tasks = BackgroundTasks(announcer=Announcer([recorder]))
+    with capture_logs() as lines:
+        tasks.start(fails_now_and_then, "finder")
+        await eventually(lambda: len(begun) == 6)
+        await tasks.stop()
+    assert [line["pause"] for line in lines if line["log_level"] == "error"] == [0.001, 0.002, 0.004, 0.001, 0.002]
+
+
 async def test_work_that_returns_is_done_and_one_that_is_stopped_ends() -> None:
     """In the order in which they depend on each other: the last one first."""
     ended: list[str] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Self
 
+from structlog.testing import capture_logs
+
 from hyperbus import BusUnavailable
 from hyperbus.clock import SystemClock
 from hyperbus.runtime.coordination.notifier import Notifier
@@ -88,3 +90,21 @@ async def test_who_unsubscribed_is_told_no_more() -> None:
         await here.one.notify(b"kind", b"1")
         await eventually(lambda: here.heard == [b"1"])
     assert others == []
+
+
+async def test_a_subscriber_that_fails_keeps_no_other_from_hearing() -> None:
+    """Whichever it is, and each time; the log has it once."""
+    async with Listening() as here:
+        after: list[bytes] = []
+
+        def fails(_: bytes) -> None:
+            raise ZeroDivisionError
+
+        here.other.subscribe(b"kind", fails)
+        here.other.subscribe(b"kind", after.append)
+        with capture_logs() as lines:
+            for body in (b"1", b"2", b"3"):
+                await here.one.notify(b"kind", body)
+            await eventually(lambda: here.heard == [b"1", b"2", b"3"])
+            await eventually(lambda: after == [b"1", b"2", b"3"])
+        assert [line["kind"] for line in lines if "could not be heard" in line["event"]] == ["kind"]

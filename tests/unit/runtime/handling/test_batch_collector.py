@@ -80,3 +80,27 @@ async def test_what_has_to_be_alone_ends_the_wait_when_it_comes() -> None:
     assert not collecting.done()
     inbox.close()
     assert len(await asyncio.wait_for(collecting, 10)) == 1
+
+
+class Standing(SystemClock):
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.time
+
+
+async def test_a_batch_that_fills_drop_by_drop_waits_no_longer_than_it_may_linger() -> None:
+    """Each entry that comes ends no wait, and begins none anew."""
+    inbox, clock = Inbox(100, 100_000), Standing()
+    collecting = asyncio.create_task(BatchCollector(inbox, clock, 100, 1_000.0).collect(entry(0)))
+    for number in (1, 2):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not collecting.done()
+        clock.time += 600.0
+        inbox.put("s", [entry(number)])
+    batch = await asyncio.wait_for(collecting, 10)
+    assert [item.id for item in batch] == [b"0-0", b"1-0", b"2-0"]

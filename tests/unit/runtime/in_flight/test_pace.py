@@ -59,6 +59,14 @@ def test_the_pace_falls_while_nothing_ends() -> None:
     assert here.pace.within(SOON) == 0
 
 
+def test_batches_that_take_as_long_as_always_make_no_worker_slow() -> None:
+    """While one runs nothing ends, and then as much as it holds."""
+    here = Working(batch=10)
+    here.work(20 * LATELY, takes=0.05, at_once=10)
+    here.now += 0.05
+    assert here.pace.within(SOON) > 7
+
+
 def test_time_in_which_there_was_nothing_to_do_does_not_count() -> None:
     """An idle hour makes no worker slow."""
     here = Working()

@@ -10,7 +10,7 @@ import pytest
 
 from hyperbus import Event, consumer
 from hyperbus.clock import SystemClock
-from hyperbus.errors import BusUnavailable, WrongTypeError
+from hyperbus.errors import BusUnavailable, ServerError, WrongTypeError
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import receive
@@ -28,11 +28,17 @@ class Server:
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.away = False
+        #: How often it still refuses, and how often it has.
+        self.refuses = self.refused = 0
 
     async def ack(self, acks: Sequence[tuple[str, str, Sequence[bytes]]]) -> list[int]:
         await asyncio.sleep(0)
         if self.away:
             raise BusUnavailable("away")
+        if self.refuses:
+            self.refuses -= 1
+            self.refused += 1
+            raise ServerError("no")
         self.calls.append(sum(len(ids) for _, _, ids in acks))
         return [len(ids) for _, _, ids in acks]
 
@@ -158,6 +164,17 @@ async def test_what_is_added_while_the_server_is_away_is_acked_when_it_is_back()
         here.server.away = False
         await eventually(lambda: here.released == 3 + acking.ENOUGH)
     assert here.server.calls == [3, acking.ENOUGH]
+
+
+async def test_what_is_refused_when_the_worker_ends_is_asked_again_until_it_is_acked() -> None:
+    """Its handlers have run: they would run again elsewhere."""
+    async with Acking() as here:
+        here.server.refuses = 3
+        here.add(2)
+        await eventually(lambda: here.server.refused)
+        assert here.released == 0
+    assert here.server.calls == [2]
+    assert here.released == 2
 
 
 @pytest.mark.parametrize("odd", [0, 1, 2])

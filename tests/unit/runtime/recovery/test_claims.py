@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from hyperbus import BusUnavailable, Delivery, Event, consumer
+from hyperbus.clock import SystemClock
 from hyperbus.errors import ServerError
+from hyperbus.runtime.group.member import Member
+from hyperbus.runtime.in_flight.inbox import Inbox
+from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
 from hyperbus.runtime.reading import group_reader as reader
 from hyperbus.runtime.recovery import reclaimer
-from hyperbus.runtime.recovery.claims import PAGE
-from hyperbus.signals import Acknowledged, Claimed, ConnectionChanged, Recovered, WorkerChanged
-from hyperbus.transport import record_names
+from hyperbus.runtime.recovery.claims import PAGE, Claims
+from hyperbus.signals import Acknowledged, Announcer, Claimed, ConnectionChanged, Recovered, WorkerChanged
+from hyperbus.transport import Entry, PendingEntry, record_names
 from tests.faults import FaultyTransport
 from tests.recorder import Recorder, eventually
 from tests.unit.runtime.running import Running, read_ahead, unique
@@ -154,6 +160,45 @@ async def test_a_claim_waits_for_room() -> None:
         async with here.bus.running(collects(seen, group=group, types=[kind])):
             await here.recorder.wait_for(lambda _: acked(here) == 20)
     assert max(signal.count for signal in here.recorder.of(Claimed)) <= 5
+
+
+class TakenMeanwhile:
+    """A stream with entries of two dead workers; another sweep takes the second one just before the first claim."""
+
+    def __init__(self) -> None:
+        self.owners = {b"1-0": "a", b"2-0": "a", b"3-0": "b"}
+        self.asked: list[list[bytes]] = []
+
+    async def pending(self, *_: Any, **__: Any) -> list[PendingEntry]:
+        return [PendingEntry(entry_id, owner, 0.0, 1) for entry_id, owner in self.owners.items()]
+
+    async def claim(
+        self, _stream: str, _group: str, consumer: str, ids: Sequence[bytes], *, owner: str, in_order: bool
+    ) -> list[tuple[Entry, int]]:
+        self.asked.append(list(ids))
+        self.owners[b"2-0"] = "another sweep"
+        taken = [entry_id for entry_id in ids if self.owners[entry_id] == owner]
+        self.owners |= dict.fromkeys(taken, consumer)
+        return [(Entry(entry_id, [b"data", b"x"]), 1) for entry_id in taken]
+
+
+async def test_nothing_newer_is_claimed_in_order_than_what_another_sweep_took() -> None:
+    """Whoever it belonged to: it would be handled before."""
+    server, doubt, inbox = TakenMeanwhile(), PendingDoubt(), Inbox(1000, 1_000_000)
+
+    async def nothing(*_: Any, **__: Any) -> dict[bytes, int]:
+        return {}
+
+    async def same(_: str, received: Any, *, claimed: bool) -> Any:
+        return received
+
+    retries = SimpleNamespace(deaths=SimpleNamespace(count=nothing, keep=lambda _: None), resume=same)
+    streams = SimpleNamespace(type_in=lambda _: "t")
+    member = Member("g", "me", cast("Any", server), SystemClock(), Announcer())
+    claims = Claims(member, inbox, cast("Any", streams), cast("Any", retries), doubt)
+    assert await claims.claim_in_order("s", {"a", "b"}, {"a", "b"}) == 1
+    assert server.asked == [[b"1-0", b"2-0"]]
+    assert inbox.held_ids() == {"s": {b"1-0"}}
 
 
 async def test_a_key_that_is_no_stream_does_not_keep_others_from_being_taken_over() -> None:

@@ -160,3 +160,23 @@ async def test_notices_that_make_no_sense_do_nothing() -> None:
             await two.busy.inner.streams.append_notice("hyperbus:events:notices", IDLE, body, keep=1000)
         await two.join()
         await eventually(two.shared)
+
+
+async def test_an_asker_that_takes_no_offer_keeps_no_other_from_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have ended meanwhile: the next one is offered help, however long the first is remembered."""
+    monkeypatch.setattr(sharing, "REMEMBERED", 600.0)
+    transport, group, kind = FaultyTransport(), unique(), unique()
+
+    @consumer(group=group, types=[kind])
+    async def free(event: Event) -> None: ...
+
+    def offered() -> list[str]:
+        """Return who was offered help, once each: between two reads an offer may look as if it was taken."""
+        return list(dict.fromkeys(msgspec.json.decode(body, type=Idle).to for body in notices(transport, IDLE)))
+
+    async with Running(transport) as here, here.bus.running(free):
+        await eventually(lambda: offered() == [""])
+        for asker in ("gone", "another", "a third"):
+            body = msgspec.json.encode(Overloaded(group, asker, 5))
+            await transport.inner.streams.append_notice("hyperbus:events:notices", OVERLOADED, body, keep=1000)
+        await eventually(lambda: offered() == ["", "gone", "another", "a third"])

@@ -41,6 +41,23 @@ async def test_a_stream_that_has_come_to_an_end_goes_with_its_groups() -> None:
     assert await cutting.records.members(record_names.GROUP_DIRECTORY) == []
 
 
+async def test_all_groups_of_a_stream_that_has_come_to_an_end_leave_the_directory() -> None:
+    """Whoever keeps it next would wait for those that stayed."""
+    cutting, groups = Cutting(Keep(age=1)), ("g", "h", "i")
+    await cutting.begin(3, *groups)
+    await cutting.records.touch_members(record_names.STREAM_DIRECTORY, [STREAM], 1.0)
+    for group in groups:
+        await cutting.read(group, 3)
+    await cutting.pass_time(60, rounds=5)
+    assert len(await cutting.records.members(record_names.GROUP_DIRECTORY)) == 3
+    await cutting.pass_time(ENDED_AFTER)
+    await cutting.pass_time(1)
+    assert await cutting.streams.info([STREAM]) == [None]
+    assert await cutting.records.members(record_names.GROUP_DIRECTORY) == []
+    served = await cutting.records.get([record_names.served(STREAM, group) for group in groups])
+    assert served == [None, None, None]
+
+
 async def test_what_comes_in_the_last_moment_is_kept() -> None:
     """The stream is looked at once more in the step that removes it."""
     cutting = await begun()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hyperbus.event.retention import Keep
 from hyperbus.runtime.retention.group_directory import release
 from hyperbus.signals import GroupAbandoned
@@ -28,6 +30,23 @@ async def test_a_lost_group_holds_everything_until_it_is_made_again() -> None:
     cutting.clock.time += 1
     await heir.round()
     assert await cutting.left() == 90
+
+
+@pytest.mark.parametrize("odd", ["one", "two", "three"])
+async def test_whoever_takes_over_knows_each_of_the_lost_groups_of_a_stream(odd: str) -> None:
+    """A stream has several in the directory: whichever is lost holds what it had not read."""
+    cutting, groups = Cutting(Keep(age=0)), ("one", "two", "three")
+    await cutting.records.put(record_names.heartbeat("c"), b"{}")
+    await cutting.begin(100, *groups)
+    for group in groups:
+        await cutting.read(group, 10 if group == odd else 100, ack=group != odd)
+    await cutting.pass_time(1)
+    cutting.transport.inner.destroy_group(STREAM, odd)
+    heir = cutting.another()
+    for _ in range(3):
+        cutting.clock.time += 10
+        await heir.round()
+    assert await cutting.left() == 100
 
 
 async def test_a_group_that_is_ended_for_good_is_released() -> None:
