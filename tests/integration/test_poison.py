@@ -45,6 +45,8 @@ async def handler(events: list[Event]) -> None:
     os.write(done, b"".join(b"%d\\n" % event.data["n"] for event in events))
 """
 
+ORDERED = SINGLE.replace("concurrency=16", 'concurrency=16, order_by="data.key"')
+
 
 def settled(server: Server, kind: str) -> Callable[[], bool]:
     """Tell whether everything was delivered and nothing is pending."""
@@ -56,13 +58,13 @@ def settled(server: Server, kind: str) -> Callable[[], bool]:
     return look
 
 
-@pytest.mark.parametrize("text", [SINGLE, BATCH], ids=["single", "batch"])
+@pytest.mark.parametrize("text", [SINGLE, BATCH, ORDERED], ids=["single", "batch", "ordered"])
 async def test_one_exiting_poison_among_500_is_the_only_dead_letter(server: Server, tmp_path: Path, text: str) -> None:
     """All others are handled, whatever had been prefetched beside it, and the supervisor lives on."""
     kind = unique()
     write_modules(tmp_path, m=text.format(kind=kind, poisons={POISON}))
     async with Bus(settings=Settings(url=server.url)) as bus:
-        await bus.publish_many([Event(type=kind, data={"n": n}) for n in range(EVENTS)])
+        await bus.publish_many([Event(type=kind, data={"key": n % 40, "n": n}) for n in range(EVENTS)])
         options = ("--processes", "2", "--url", server.url, "--http-port", "0")
         with Running("run", "m", *options, folder=tmp_path) as running:
             running.wait_until_ready()

@@ -152,6 +152,10 @@ class Executor:
         while self._isolation.wanted and received is not self._quarantine.admitted:
             await self._isolation.over()
 
+    def _must_wait(self, received: Received) -> bool:
+        """Tell whether a suspect came first, while a lane waited with an entry in its hands."""
+        return self._isolation.wanted and received is not self._quarantine.admitted and not self._inbox.closed
+
     async def _judge(self) -> None:
         """Give up what was found to be poison, until cancelled."""
         while True:
@@ -185,6 +189,11 @@ class Executor:
             return
         if key is not None and self._order is not None and not self._order.begin(key, received):
             return
+        if received.unbegun and self._order is not None:
+            await self._quarantine.begins(received)
+            if self._must_wait(received):
+                self._inbox.requeue(received)
+                return
         if self._acks_first:
             await self._settlement.guarantee.before([received])
             await self._leave_alone(received)
@@ -219,7 +228,7 @@ class Executor:
     async def _handle_batch_from(self, received: Received, batches: BatchCollector, number: int) -> bool:
         """Gather a batch and hand it over; False: a suspect came first, and what was gathered waits."""
         batch = await batches.collect(received)
-        if self._isolation.wanted and received is not self._quarantine.admitted and not self._inbox.closed:
+        if self._must_wait(received):
             for item in reversed(batch):  # a lane that waits with it would be missing when a suspect is admitted
                 self._inbox.requeue(item)
             return False

@@ -17,7 +17,8 @@ _FIELD = 40
 class Received(msgspec.Struct, gc=False, eq=False):
     """An entry in this worker's hands.
 
-    Nobody sets `tries`, `alone` and `suspect` but the methods below, each of which is one thing that can happen to it.
+    Nobody sets `tries`, `alone`, `suspect` and `unbegun` but the methods below, each of which is one thing that
+    can happen to it.
 
     Attributes:
         stream: the stream's key.
@@ -32,6 +33,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
         deaths: how often it was claimed from a worker that had died; no tries.
         excused: how many of these deaths were while it waited for a try that nobody had begun, as far as known here.
         given: another worker has it now.
+        unbegun: the server may know that nobody has begun it since it was claimed, which is to end before it begins.
         alone: it may be what makes a batch fail, so it is handed over without neighbours.
         suspect: it may be what killed a process, so it is handed over while nothing else runs.
         parked: it is held by the group's parked entries, and not pending.
@@ -51,6 +53,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     deaths: int = 0
     excused: int = 0
     given: bool = False
+    unbegun: bool = False
 
     @property
     def delivery_count(self) -> int:
@@ -78,7 +81,7 @@ class Received(msgspec.Struct, gc=False, eq=False):
     def recovered(self, delivery_count: int, *, deaths: int = 0) -> None:
         """Note that it was found pending with this worker, which did not know of it."""
         self.tries, self.deaths = max(1, delivery_count - deaths), deaths
-        self.alone = delivery_count > 1
+        self.alone = self.unbegun = delivery_count > 1
 
     def resumed(self, *, claimed: bool) -> None:
         """Note that it has a schedule: it waited for a try that nobody has begun, and killed nobody.
@@ -102,6 +105,14 @@ class Received(msgspec.Struct, gc=False, eq=False):
     def suspected(self) -> None:
         """Note that somebody may have died of it."""
         self.suspect = True
+
+    def kept_unbegun(self) -> None:
+        """Note that it is no suspect, and will be none for as long as nobody begins it."""
+        self.unbegun, self.suspect = True, False
+
+    def begins(self) -> None:
+        """Note that it may be what a process dies of from now on."""
+        self.unbegun = False
 
     def cleared(self) -> None:
         """Note that it need not wait for the process to itself any more."""

@@ -10,6 +10,7 @@ from hyperbus.errors import HyperbusError
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.received import Received, by_stream
+from hyperbus.runtime.poison.start_counts import StartCounts
 from hyperbus.transport import Records, record_names
 
 #: For how long it is known that a worker left in good order. What it left is claimed at once, where there is anybody.
@@ -29,6 +30,7 @@ class Deaths:
         self._records = records
         #: Entries here that have counts; bounded by the inbox.
         self._kept: list[Received] = []
+        self._unbegun = StartCounts.of_unbegun(member)
 
     async def count(self, stream: str, owner: str, ids: Sequence[bytes]) -> dict[bytes, int] | None:
         """Count a death for each entry that was claimed from `owner`; return all that were counted, by id.
@@ -63,6 +65,8 @@ class Deaths:
         for stream, items in by_stream(ended).items():
             with suppress(HyperbusError):  # they go by themselves, a week after the last one was counted
                 await self._member.streams.forget_deaths(stream, self._member.group, [item.id for item in items])
+                if unbegun := [item.id for item in items if item.unbegun]:
+                    await self._unbegun.forget(stream, unbegun)
         self._kept = [item for item in self._kept if self._inbox.holds(item.stream, item.id) and not item.given]
 
     async def leave(self) -> None:

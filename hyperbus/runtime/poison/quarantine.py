@@ -42,6 +42,7 @@ class Quarantine:
         #: Shared by all workers of the process.
         self.isolation = isolation
         self._inbox = inbox
+        self._unbegun = StartCounts.of_unbegun(member)
         self._aside: list[Received] = []
         self._added = asyncio.Event()
         self._ended = asyncio.Event()
@@ -57,6 +58,11 @@ class Quarantine:
         """Set a suspect aside; it is not begun before it is admitted."""
         self._aside.append(received)
         self._added.set()
+
+    async def begins(self, received: Received) -> None:
+        """Have the server know that an entry is begun which was claimed: it may be what a process dies of."""
+        received.begins()
+        await self._unbegun.clear(received)  # a server that is away makes it no suspect this time
 
     def close(self) -> list[Received]:
         """Return, and forget, those that were not admitted; lanes that wait for the end of a window look again."""

@@ -1,4 +1,4 @@
-"""How often an entry was begun alone, or taken late, as the server counts it."""
+"""How often an entry was begun alone, or taken late, or claimed and not begun since, as the server counts it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ class StartCounts:
     def of_takings(cls, member: Member) -> Self:
         """Return the counts of parked entries that were taken late; kept apart, as no group has a colon in its name."""
         return cls(member.streams, f"{member.group}:parked")
+
+    @classmethod
+    def of_unbegun(cls, member: Member) -> Self:
+        """Return the counts of entries of an ordered group that were claimed, and that nobody has begun since."""
+        return cls(member.streams, f"{member.group}:unbegun")
+
+    async def known(self, stream: str, ids: Sequence[bytes]) -> list[int]:
+        """Return how many starts of each entry are counted.
+
+        Raises:
+            HyperbusError: the server is away or refuses.
+        """
+        return await self._streams.suspicions(stream, self._name, ids)
 
     async def clear(self, received: Received) -> bool:
         """Forget an entry that was handled, or judged, and killed nobody; tell whether the server has heard."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 from hyperbus.errors import HyperbusError
 from hyperbus.runtime.group.member import Member
 from hyperbus.runtime.group.stream_set import StreamSet
 from hyperbus.runtime.in_flight.inbox import Inbox
 from hyperbus.runtime.in_flight.pending_doubt import PendingDoubt
-from hyperbus.runtime.in_flight.received import receive
+from hyperbus.runtime.in_flight.received import Received, receive
 from hyperbus.runtime.outcomes.retry_scheduler import RetryScheduler
-from hyperbus.runtime.poison.start_counts import INNOCENT
+from hyperbus.runtime.poison.start_counts import INNOCENT, StartCounts
 from hyperbus.signals import Claimed
 from hyperbus.transport import FIRST_ID, readable
 
@@ -32,6 +33,7 @@ class Claims:
         self._stream_set = stream_set
         self._retries = retries
         self._doubt = doubt
+        self._unbegun = StartCounts.of_unbegun(member)
 
     async def forget_ended(self) -> None:
         """Forget the deaths of what was claimed here and has ended."""
@@ -107,7 +109,27 @@ class Claims:
         for item, (_, count) in zip(received, taken, strict=True):
             item.claimed(count, innocent=INNOCENT, deaths=(deaths or {}).get(item.id, 0))
         self._retries.deaths.keep(received)
+        if in_order:
+            await self._spare_unbegun(stream, received)
         self._inbox.put(stream, await self._retries.resume(stream, received, claimed=deaths is None))
         if taken:
             member.announcer.announce(Claimed(member.group, stream, len(taken), readable(owner)))
         return len(taken)
+
+    async def _spare_unbegun(self, stream: str, received: Iterable[Received]) -> None:
+        """Clear of suspicion what nobody has begun since an earlier claim; note that what is no suspect is unbegun.
+
+        An ordered group's one reader holds as much as it may. Without this all of that is suspect once two have died.
+        """
+        suspects = [item for item in received if item.suspect]
+        with suppress(HyperbusError):  # then they are suspects
+            found = await self._unbegun.known(stream, [item.id for item in suspects]) if suspects else []
+            for item, times in zip(suspects, found, strict=True):
+                if times:
+                    item.kept_unbegun()
+        fresh = [item for item in received if not (item.suspect or item.unbegun)]
+        for item in fresh:
+            item.kept_unbegun()
+        with suppress(HyperbusError):  # then they are suspects when this worker dies
+            if fresh:
+                await self._unbegun.count(stream, [item.id for item in fresh])

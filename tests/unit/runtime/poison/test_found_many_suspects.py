@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Event, consumer
+from hyperbus.signals import Claimed, SuspectRuns
 from tests.recorder import eventually
 from tests.unit.runtime.running import Running, body, unique
 
@@ -64,3 +65,45 @@ async def test_suspects_of_one_key_are_alone_together_as_well(keys: int) -> None
         assert mine == list(range(key, SUSPECTS, keys))
     among = begun[begun.index("suspect") : len(begun) - begun[::-1].index("suspect")]
     assert among.count("busy") <= SUSPECTS // 4, begun
+
+
+async def held_by_two_that_died(here: Running, kind: str, group: str, lanes: int, begun: list[int]) -> None:
+    """Let two workers die that held all: the first had begun any, the second as many as it had lanes."""
+
+    @consumer(group=group, types=[kind], concurrency=lanes, order_by="workflow_id")
+    async def hangs(event: Event) -> None:
+        begun.append(event.data["n"])
+        await asyncio.Event().wait()
+
+    streams, stream = here.memory.streams, f"events:{kind}"
+    assert await here.deliver_to_the_dead(kind, group) == SUSPECTS
+    async with here.bus.running(hangs):
+        await eventually(lambda: len(begun) == lanes)
+        await eventually(lambda: sum(signal.count for signal in here.recorder.of(Claimed)) == SUSPECTS)
+        pending = await streams.pending(stream, group)
+        (owner,) = {entry.consumer for entry in pending}
+        await streams.claim(stream, group, "dead too", [entry.id for entry in pending], owner=owner, in_order=True)
+
+
+@pytest.mark.parametrize("keys", [3, SUSPECTS])
+async def test_only_what_a_dead_worker_had_begun_is_a_suspect_in_an_ordered_group(keys: int) -> None:
+    """Not the hundreds that waited for their turn, of the same key or of others; all are handled in their order."""
+    kind, group, lanes, begun, seen = unique(), unique(), 3, list[int](), list[int]()
+
+    @consumer(group=group, types=[kind], concurrency=lanes, order_by="workflow_id")
+    async def handler(event: Event) -> None:
+        await asyncio.sleep(0)
+        seen.append(event.data["n"])
+
+    async with Running(drain_timeout=0.1) as here:
+        await here.append(kind, *(body(n, kind, workflow_id=f"wf-{n % keys}") for n in range(SUSPECTS)))
+        await held_by_two_that_died(here, kind, group, lanes, begun)
+        async with here.bus.running(handler):
+            await eventually(lambda: len(seen) == SUSPECTS, within=30)
+        alone = [signal for signal in here.recorder.of(SuspectRuns) if signal.alone]
+        ids = [signal.entry_id.encode() for signal in alone]
+        assert len(ids) == lanes
+        left = await here.memory.streams.suspicions(f"events:{kind}", f"{group}:unbegun", ids)
+        assert left == [0] * lanes
+    for key in range(keys):
+        assert [n for n in seen if n % keys == key] == list(range(key, SUSPECTS, keys))
