@@ -181,6 +181,9 @@ class TakenMeanwhile:
         self.owners |= dict.fromkeys(taken, consumer)
         return [(Entry(entry_id, [b"data", b"x"]), 1) for entry_id in taken]
 
+    async def suspect(self, _stream: str, _group: str, ids: Sequence[bytes]) -> list[int]:
+        return [1] * len(ids)
+
 
 async def test_nothing_newer_is_claimed_in_order_than_what_another_sweep_took() -> None:
     """Whoever it belonged to: it would be handled before."""
