@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperbus import Event, SyncPublisher
-from tests.commands import DEADLINE, Running, environment, wait_for
+from tests.commands import DEADLINE, environment, wait_for
 from tests.programs import run_program
 from tests.servers import Server
 
@@ -350,33 +349,3 @@ asyncio.run(main())
     assert ended.code == 0, ended
     assert ended.out.splitlines()[-1] == str(["returns", "exits", "raises", "last"]), ended
     assert said(server, kind) == ["returns", "exits", "raises", "last", "after all"]
-
-
-def test_the_same_under_hyperbus_run(server: Server, tmp_path: Path) -> None:
-    """A worker process goes on, though its own handlers end their children."""
-    kind = "found.forked_signals_run"
-    (tmp_path / "app.py").write_text(
-        head(kind)
-        + ENDS_CHILDREN
-        + """
-@consumer(group="g")
-async def hears(event: Event[Said], delivery) -> None:
-    if event.data.by == "first":
-        await delivery.publish(Said(f"{all_ends()} in {os.getpid()}"))
-    if event.data.by == "second":
-        await delivery.publish(Said(f"second in {os.getpid()}"))
-"""
-    )
-    settings = {"HYPERBUS_URL": server.url, "HYPERBUS_HTTP_PORT": "0"}
-    with Running("run", "app", folder=tmp_path, variables=settings) as running, SyncPublisher(server.url) as publisher:
-        running.wait_until_ready()
-        publisher.publish(Event(type=kind, data={"by": "first"}))
-        wait_for(lambda: len(said(server, kind)) > 1, lambda: running.err)
-        publisher.publish(Event(type=kind, data={"by": "second"}))
-        wait_for(lambda: len(said(server, kind)) > 3, lambda: running.err)
-        running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(DEADLINE) == 0
-    _, first, _, second = said(server, kind)
-    worker = first.partition(" in ")[2]
-    assert first == f"{EXPECTED} in {worker}"
-    assert second == f"second in {worker}"
