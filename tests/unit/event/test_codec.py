@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -263,3 +264,24 @@ def test_numbers_beyond_64_bits_are_refused_by_messagepack() -> None:
     event = Event(data=Loose(value=2**70))
     with pytest.raises(EncodeError, match="cannot be written as msgpack"):
         MessagePackCodec().encode(event)
+
+
+class Interrupted(EventData, type="codec.interrupted"):
+    """Ctrl-C meets whoever reads this."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_meets_a_decoder_is_no_event_that_cannot_be_read() -> None:
+    """It ends the program, as anywhere else."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            JsonCodec().decoder(Interrupted).decode(
+                b'{"id":"e","type":"codec.interrupted","timestamp":"2024-01-01T00:00:00Z","data":{"n":1}}'
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
