@@ -33,6 +33,10 @@ class Ended(NamedTuple):
         return [line for line in self.err.splitlines() if not _is_log_line(line)]
 
 
+#: Has coverage leave a command alone: where it measures, it takes SIGTERM, in forked children too, and writes files.
+UNCOVERED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+
+
 def environment(**variables: str) -> dict[str, str]:
     """Return an environment in which hyperbus has no settings but these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYPERBUS_", "COV_"))}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import DEADLINE, environment, wait_for
+from tests.commands import DEADLINE, UNCOVERED, environment, wait_for
 from tests.programs import run_program
 from tests.servers import Server
 
@@ -86,7 +86,7 @@ with SyncPublisher() as publisher:
 assert code == 0, code
 """,
         head=head(kind),
-        variables={"HYPERBUS_URL": server.url},
+        variables={"HYPERBUS_URL": server.url, **UNCOVERED},
     )
     assert ended.code == 0, ended
     assert said(server, kind) == ["parent", "child", "parent again"]
@@ -143,7 +143,7 @@ def connections():
 asyncio.run(main())
 """,
         head=head(kind),
-        variables={"HYPERBUS_URL": server.url},
+        variables={"HYPERBUS_URL": server.url, **UNCOVERED},
     )
     assert ended.code == 0, ended
     assert ended.out.count("refused:") >= 2, ended
@@ -206,7 +206,7 @@ asyncio.run(main())
     before = clients(server)
     with (tmp_path / "out").open("w") as out:  # no pipe: the child would hold it open
         subprocess.run(
-            [sys.executable, str(program)], cwd=tmp_path, env=environment(HYPERBUS_URL=server.url), stdout=out,
+            [sys.executable, str(program)], cwd=tmp_path, env=environment(HYPERBUS_URL=server.url, **UNCOVERED), stdout=out,
             timeout=DEADLINE, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     child = int((tmp_path / "out").read_text())
@@ -296,7 +296,7 @@ async def main():
 asyncio.run(main())
 """,
         head=head(kind),
-        variables={"HYPERBUS_URL": server.url},
+        variables={"HYPERBUS_URL": server.url, **UNCOVERED},
     )
     assert ended.code == 0, ended
     assert ended.out.splitlines()[-1] == str([EXPECTED, "second"]), ended
@@ -344,7 +344,7 @@ async def main():
 asyncio.run(main())
 """,
         head=head(kind),
-        variables={"HYPERBUS_URL": server.url},
+        variables={"HYPERBUS_URL": server.url, **UNCOVERED},
     )
     assert ended.code == 0, ended
     assert ended.out.splitlines()[-1] == str(["returns", "exits", "raises", "last"]), ended

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hyperbus import Bus, Event
-from tests.commands import Running, wait_for, write_modules
+from tests.commands import UNCOVERED, Running, wait_for, write_modules
 from tests.servers import Server
 
 pytestmark = pytest.mark.one_server
@@ -136,7 +136,7 @@ def test_a_limit_on_the_size_of_files_fails_no_handler(server: Server, tmp_path:
     """`ulimit -f`, as a full disk: counting is not what a handler fails of."""
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"
     app = App(tmp_path, server, "full.limited", labels=2_000, first=limit)
-    with Running("run", "counting", folder=tmp_path, variables=app.variables) as running:
+    with Running("run", "counting", folder=tmp_path, variables={**app.variables, **UNCOVERED}) as running:
         running.wait_until_ready()
         app.handles("a", "b")
         assert running.stop() == 0
